@@ -1,0 +1,84 @@
+"""How a cell is trained and evaluated."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from hpcscale.config.types import Count, Seconds, Section
+from hpcscale.units import parse_count
+
+
+def _parse_warmup(value: Any) -> int | str:
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*%\s*", value):
+        if not 0 <= float(value.strip().rstrip("% ")) < 100:
+            raise ValueError(f"a warm-up of {value} is not a part of the budget; write 0% to 99%")
+        return value.strip().replace(" ", "")
+    return parse_count(value)
+
+
+#: Tokens, or a percentage of the token budget.
+Warmup = Annotated[int | str, BeforeValidator(_parse_warmup)]
+
+
+class CheckpointConfig(Section):
+    """How often training state is saved, and how many are kept."""
+
+    every: Seconds = "10m"  # type: ignore[assignment]
+    every_steps: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=1, ge=1)
+
+
+class TrainConfig(Section):
+    """Training of one cell. ``global_batch`` is in tokens, ``micro_batch`` in sequences a rank."""
+
+    global_batch: Count = 524_288
+    micro_batch: int = Field(default=8, ge=1)
+    lr: float = Field(default=3e-4, gt=0)
+    lr_scaling: Literal["none", "linear"] = "none"
+    lr_reference_batch: Count | None = None
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Warmup = "5%"
+    min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
+    clip: float = Field(default=1.0, ge=0, description="gradient norm; 0 clips nothing")
+    epochs: int = Field(default=1, ge=1, description="passes over the selection allowed")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    engine: Literal["auto", "torch", "deepspeed"] = "auto"
+    zero: Literal[0, 1, 2, 3] = 1
+    activation_checkpointing: bool = False
+    compile: bool = False
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _linear_scaling_has_a_reference(self) -> TrainConfig:
+        if (self.lr_scaling == "linear") != (self.lr_reference_batch is not None):
+            raise ValueError(
+                "`lr_scaling: linear` and `lr_reference_batch: <tokens>` belong together: "
+                "lr is then multiplied by global_batch / lr_reference_batch"
+            )
+        return self
+
+    @property
+    def scaled_lr(self) -> float:
+        """The peak learning rate at this global batch."""
+        if self.lr_reference_batch is None:
+            return self.lr
+        return self.lr * self.global_batch / self.lr_reference_batch
+
+    def warmup_tokens(self, budget: int) -> int:
+        """Warm-up in tokens for a run of ``budget`` tokens."""
+        if isinstance(self.warmup, int):
+            return self.warmup
+        return round(budget * float(self.warmup.rstrip("%")) / 100)
+
+
+class EvaluateConfig(Section):
+    """How losses are measured; ``micro_batch`` changes speed and memory, never the loss."""
+
+    micro_batch: int = Field(default=16, ge=1)

@@ -1,0 +1,44 @@
+"""The errors that a user can cause or meet; everything else is a bug of ours.
+
+Every message says what happened, names the value and the place, and ends with the way out.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HpcscaleError(Exception):
+    """Base of all errors that the command line prints without a traceback."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(HpcscaleError, ValueError):
+    """The YAML file, an override or a command-line value is wrong."""
+
+
+class DataError(HpcscaleError, ValueError):
+    """A corpus, token store or selection is missing, broken or too small."""
+
+
+class CheckpointError(HpcscaleError, RuntimeError):
+    """A model or checkpoint is missing, broken or of the wrong shape."""
+
+
+class TrainingError(HpcscaleError, RuntimeError):
+    """Training cannot go on, for example because the loss is not finite."""
+
+
+class ClusterError(HpcscaleError, RuntimeError):
+    """The site, the scheduler or the container runtime refuses what was asked."""
+
+
+class TaskError(HpcscaleError, RuntimeError):
+    """A task's inputs are missing or invalid, or a task failed."""
+
+
+class Preempted(HpcscaleError):
+    """The task was asked to stop; it saved its state and can go on later."""
+
+    exit_code: ClassVar[int] = 75  # EX_TEMPFAIL of sysexits.h: try again

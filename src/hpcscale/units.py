@@ -1,0 +1,111 @@
+"""Quantities as people write them: ``250k`` tokens, ``2h30m``, ``16GiB``."""
+
+from __future__ import annotations
+
+import re
+
+from hpcscale.errors import ConfigError
+
+_COUNT = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE]\+?[0-9]+)?)\s*([kKmMbBgGtT]?)\s*")
+_COUNT_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+_BYTES = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?)(i?)[bB]?\s*")
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([dhms])")
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_count(value: int | float | str) -> int:
+    """``"250k"``, ``"1M"``, ``"2.5B"``, ``1e6`` or an integer, as a whole number of tokens.
+
+    Raises ConfigError if the value is no such count, is negative, or is not whole.
+    """
+    if isinstance(value, bool):
+        raise ConfigError(f"{value!r} is not a count; write a number such as 250k, 1M or 1000000")
+    scale = 1
+    text = str(value)
+    if isinstance(value, str):
+        match = _COUNT.fullmatch(value)
+        if not match:
+            raise ConfigError(
+                f"{value!r} is not a count; write a number such as 250k, 1M, 2.5B or 1000000"
+            )
+        text, scale = match[1].replace("_", ""), _COUNT_SCALE[match[2].lower()]
+    # The float of a short decimal times a power of ten can miss the integer by an ulp.
+    number = float(text) * scale
+    if not 0 <= number < 2**63:
+        raise ConfigError(f"{value!r} is out of range; a count lies between 0 and 2^63")
+    whole = round(number)
+    if abs(number - whole) > 1e-6 * max(1.0, number):
+        raise ConfigError(f"{value!r} is not a whole number")
+    return int(text) * scale if text.isdigit() else whole
+
+
+def format_count(count: int) -> str:
+    """The shortest exact form that ``parse_count`` reads back: ``250k``, ``1M``, ``1234``."""
+    for suffix, scale in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= scale:
+            text = f"{count / scale:.3f}".rstrip("0").rstrip(".")
+            if round(float(text) * scale) == count:
+                return text + suffix
+    return str(count)
+
+
+def parse_duration(value: int | float | str) -> int:
+    """Seconds of ``"90s"``, ``"2h30m"``, ``"1-12:00:00"``, ``"45:00"`` or a number of minutes.
+
+    A bare number means minutes, as in Slurm.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _positive(value, round(value * 60))
+    text = str(value).strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return _positive(value, round(float(text) * 60))
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d{2})(?::(\d{2}))?", text)
+    if clock:
+        days, first, second, third = (int(part or 0) for part in clock.groups())
+        if clock[4] is None and clock[1] is None:
+            return _positive(value, first * 60 + second)
+        return _positive(value, days * 86400 + first * 3600 + second * 60 + third)
+    parts = _PART.findall(text)
+    if not parts or _PART.sub("", text).strip():
+        raise ConfigError(f"{value!r} is not a duration; write 90s, 30m, 2h30m or 1-12:00:00")
+    return _positive(value, round(sum(float(n) * _SECONDS[unit] for n, unit in parts)))
+
+
+def _positive(value: object, seconds: int) -> int:
+    if seconds <= 0:
+        raise ConfigError(f"{value!r} is not a duration above zero")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """``3725`` seconds as ``1h02m``; two leading parts at most."""
+    whole = round(seconds)
+    for unit, below, name, minor in (
+        (86400, 3600, "d", "h"),
+        (3600, 60, "h", "m"),
+        (60, 1, "m", "s"),
+    ):
+        if whole >= unit:
+            return f"{whole // unit}{name}{whole % unit // below:02d}{minor}"
+    return f"{whole}s" if seconds >= 10 else f"{seconds:.1f}s"
+
+
+def parse_bytes(value: int | str) -> int:
+    """Bytes of ``"16GiB"``, ``"500MB"`` or a plain number; ``G`` alone is 2^30, as in Slurm."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _BYTES.fullmatch(str(value))
+    if not match:
+        raise ConfigError(f"{value!r} is not a size; write 500MB, 16GiB or 16G")
+    decimal = str(value).strip().lower().endswith("b") and not match[3] and match[2]
+    return round(float(match[1]) * (1000 if decimal else 1024) ** _POWER[match[2].lower()])
+
+
+def format_bytes(count: float) -> str:
+    """``16.0 GiB``, ``512 B``."""
+    for suffix in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or suffix == "TiB":
+            return f"{count:.0f} B" if suffix == "B" else f"{count:.1f} {suffix}"
+        count /= 1024
+    raise AssertionError("unreachable")

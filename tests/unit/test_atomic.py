@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcscale.atomic import (
+    atomic_directory,
+    atomic_writer,
+    read_done,
+    sha256_file,
+    verify_done,
+    write_done,
+    write_json,
+)
+from hpcscale.errors import TaskError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "value"
+    target.write_text("old")
+
+    def fail() -> None:
+        with atomic_writer(target, "w") as handle:
+            handle.write("new")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["value"]
+
+
+def test_a_failed_directory_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_directory(tmp_path / "store") as folder:
+            (folder / "part").write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_checksums_are_those_of_hashlib(tmp_path: Path) -> None:
+    data = os.urandom(5_000_001)
+    (tmp_path / "x").write_bytes(data)
+    assert sha256_file(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_done_marker_belongs_to_one_key_and_to_whole_outputs(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("result")
+    assert read_done(tmp_path) is None
+    write_done(tmp_path, "key", ["out"])
+    assert read_done(tmp_path, "key") is not None
+    assert read_done(tmp_path, "other") is None
+    (tmp_path / "out").write_text("resul")
+    assert read_done(tmp_path, "key") is None
+
+
+def test_a_flipped_bit_is_found_and_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"result")
+    write_done(tmp_path, "key", ["out"])
+    verify_done(tmp_path, "key")
+    (tmp_path / "out").write_bytes(b"resulu")
+    assert read_done(tmp_path, "key") is not None, "sizes alone cannot tell"
+    with pytest.raises(TaskError, match="out differs from its checksum"):
+        verify_done(tmp_path, "key")
+
+
+@pytest.mark.parametrize("broken", ["", "{", '{"key": 1}', "[]", '{"key": "key", "outputs": 3}'])
+def test_a_broken_marker_is_no_marker(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "done.json").write_text(broken)
+    assert read_done(tmp_path, "key") is None
+
+
+def test_json_never_holds_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert not (tmp_path / "x.json").exists()

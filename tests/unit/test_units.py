@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from hpcscale.errors import ConfigError
+from hpcscale.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    parse_bytes,
+    parse_count,
+    parse_duration,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("250k", 250_000), ("1M", 10**6), ("2.5B", 2_500_000_000), ("1e6", 10**6), (1e6, 10**6),
+     ("1_000", 1000), (17, 17), ("0.3M", 300_000), (" 4 k ", 4000), ("1T", 10**12)],
+)  # fmt: skip
+def test_counts_are_read(text: object, count: int) -> None:
+    assert parse_count(text) == count  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["1x", "", "-5", "1.5", "k", True, "1e3.5", "1kk", "9e18k"])
+def test_no_counts_are_refused_by_name(text: object) -> None:
+    with pytest.raises(ConfigError, match=r"count|whole|range"):
+        parse_count(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1234, 32_000, 250_000, 3_130_000, 10**9 + 1])
+def test_a_formatted_count_reads_back(count: int) -> None:
+    assert parse_count(format_count(count)) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("2h30m", 9000), ("1-12:00:00", 129_600), ("45:00", 2700), ("01:00:00", 3600),
+     (30, 1800), ("30", 1800), ("1d", 86_400), ("1.5h", 5400)],
+)  # fmt: skip
+def test_durations_are_read_as_slurm_reads_them(text: object, seconds: int) -> None:
+    assert parse_duration(text) == seconds  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "3 parsecs", "1h and 2"])
+def test_no_durations_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("16GiB", 16 * 2**30), ("500MB", 500_000_000), ("16G", 16 * 2**30), (3, 3)]
+)
+def test_sizes_are_read(text: object, size: int) -> None:
+    assert parse_bytes(text) == size  # type: ignore[arg-type]
+
+
+def test_what_is_shown_has_units() -> None:
+    assert format_bytes(2**34) == "16.0 GiB"
+    assert format_bytes(12) == "12 B"
+    assert format_duration(3725) == "1h02m"
+    assert format_duration(2.34) == "2.3s"
