@@ -1,0 +1,70 @@
+"""The command line: parse, call one function, print. Each command is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from hpcscale import __version__
+from hpcscale.errors import HpcscaleError
+
+#: Name, module and help of each command; the help stands here so that `--help` imports none.
+_COMMANDS = {
+    "sweep": ("hpcscale.cli.sweep", "Run a sweep file, or go on with it."),
+    "status": ("hpcscale.cli.status", "Show what of a run directory is done, running or missing."),
+    "eval": ("hpcscale.cli.evaluate", "Evaluate a checkpoint or model on a token store."),
+    "data": ("hpcscale.cli.data", "Prepare and look into token stores."),
+    "fit": ("hpcscale.cli.fit", "Fit scaling laws to a run directory or a CSV of losses."),
+    "site": ("hpcscale.cli.site", "Show the site profile in use."),
+    "completion": ("hpcscale.cli.completion", "Print shell completion for bash, zsh or fish."),
+    "task": ("hpcscale.cli.task", "Run one task of a run directory by hand."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(_COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hpcscale")
+def cli() -> None:
+    """Does the way we choose data change the scaling law of continued pretraining?
+
+    One YAML file describes a sweep; `hpcscale sweep FILE` scores, selects, trains, evaluates and
+    fits it, on this machine or on the Slurm cluster it stands on.
+    """
+
+
+def main() -> None:
+    """Entry point: our errors are one message and an exit code, never a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("hpcscale: interrupted", err=True)
+        sys.exit(130)
+    except HpcscaleError as error:
+        click.echo(f"hpcscale: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""``hpcscale sweep``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("sweep")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--executor",
+    type=click.Choice(["auto", "slurm", "local", "debug"]),
+    default="auto",
+    show_default=True,
+    help="auto: Slurm where it answers, else worker processes; debug: in this process.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="train.lr=3e-4")
+@click.option("--site", metavar="NAME|FILE", help="Site profile; default: the file's, or generic.")
+@click.option("--dry-run", is_flag=True, help="Print plan, cost and sbatch scripts; start nothing.")
+@click.option(
+    "--follow/--detach",
+    default=None,
+    help="Stay and watch, or return at once. Default: follow here, detach on Slurm.",
+)
+def command(
+    file: Path,
+    executor: str,
+    overrides: tuple[str, ...],
+    site: str | None,
+    dry_run: bool,
+    follow: bool | None,
+) -> None:
+    """Run the sweep of FILE; called again, go on with what is missing."""
+    from hpcscale.pipeline.checks import check
+    from hpcscale.pipeline.execute import execute
+    from hpcscale.pipeline.explain import dry_run_text, outcome_text, plan_text
+    from hpcscale.pipeline.sweep import open_sweep
+
+    sweep = open_sweep(file, overrides, executor, site)
+    plan = sweep.plan()
+    check(sweep, plan)
+    click.echo(plan_text(sweep, plan))
+    if dry_run:
+        click.echo(dry_run_text(sweep, plan))
+        return
+    if follow is False and sweep.executor == "local" and plan.start:
+        _detach(file, sweep.run_dir)
+        return
+    if not plan.start and not (follow and any(s.alive for s in plan.states.values())):
+        click.echo(outcome_text(sweep))
+        return
+    local = sweep.executor != "slurm"
+    complete = execute(sweep, plan, click.echo, follow=bool(follow) and not local)
+    click.echo(outcome_text(sweep, submitted=not local and not follow))
+    if not complete:
+        sys.exit(1)
+
+
+def _detach(file: Path, run_dir: Path) -> None:
+    """The same call in the background, in a session of its own."""
+    import subprocess
+
+    log = run_dir / "logs" / "sweep.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    arguments = [word for word in sys.argv[1:] if word != "--detach"]
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hpcscale.cli.main", *arguments, "--follow"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    click.echo(
+        f"sweep of {file} goes on as process {process.pid}; log: {log}\n"
+        f"look: hpcscale status {run_dir} --follow\nstop: kill {process.pid}"
+    )

@@ -1,0 +1,112 @@
+"""Faults that can be seen before anything is submitted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hpcscale.config.model import is_local
+from hpcscale.errors import ConfigError
+from hpcscale.pipeline.resources import world_size
+from hpcscale.pipeline.state import State
+from hpcscale.pipeline.sweep import Plan, Sweep
+from hpcscale.selection.registry import load_method
+from hpcscale.units import format_count
+
+
+def check(sweep: Sweep, plan: Plan) -> None:
+    """Raises HpcscaleError for the first fault that would surface later, on a node."""
+    _root_is_writable(sweep.run_dir)
+    _budgets_fit_the_pool(sweep)
+    _batches_divide(sweep)
+    _context_is_long_enough(sweep)
+    if sweep.executor == "slurm":
+        _partitions_exist(sweep)
+        _data_is_prepared(sweep, plan)
+
+
+def _root_is_writable(run_dir: Path) -> None:
+    parent = run_dir
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise ConfigError(
+            f"root: {run_dir} cannot be created, since {parent} cannot be written by this user; "
+            "choose another with --set root=DIR"
+        )
+
+
+def _budgets_fit_the_pool(sweep: Sweep) -> None:
+    config = sweep.config
+    pool = config.data.pool.tokens
+    if pool is None:
+        return
+    for method_config in config.selection:
+        share = load_method(method_config).kept_share()
+        if share is None:
+            continue
+        largest, kept = max(config.budgets), round(share * pool)
+        if largest > kept * config.train.epochs:
+            raise ConfigError(
+                f"{sweep.path}: budget {format_count(largest)} is larger than what selection "
+                f"`{method_config.name}` keeps: about {format_count(kept)} of "
+                f"{format_count(pool)} pool tokens; lower the budget, raise data.pool.tokens, or "
+                f"allow repeats with train.epochs: {-(-largest // max(kept, 1))}"
+            )
+
+
+def _batches_divide(sweep: Sweep) -> None:
+    from hpcscale.train.batching import check_batch
+
+    train, data = sweep.config.train, sweep.config.data
+    ranks = world_size(sweep.resources("train"))
+    check_batch(train.global_batch, data.sequence_length, ranks, train.micro_batch)
+    if sweep.config.model.scratch:
+        ranks = world_size(sweep.resources("base"))
+        check_batch(train.global_batch, data.sequence_length, ranks, train.micro_batch)
+
+
+def _context_is_long_enough(sweep: Sweep) -> None:
+    from hpcscale.atomic import read_json
+
+    source = sweep.config.model.source
+    if source is None or not is_local(source):
+        return
+    config = read_json(Path(source).expanduser() / "config.json")
+    limit = config.get("n_positions") or config.get("max_position_embeddings")
+    length = sweep.config.data.sequence_length
+    if limit and length > limit:
+        raise ConfigError(
+            f"data.sequence_length {length} is longer than the {limit} positions of {source}; "
+            f"write {limit} or less"
+        )
+
+
+def _partitions_exist(sweep: Sweep) -> None:
+    from hpcscale.cluster.liveness import check_partition
+
+    asked = {sweep.resources(task.stage).partition for task in sweep.graph}
+    for name in sorted({*asked, sweep.profile.partition} - {None}, key=str):
+        check_partition(str(name))
+
+
+def _data_is_prepared(sweep: Sweep, plan: Plan) -> None:
+    if sweep.profile.network_on_compute:
+        return
+    config = sweep.config
+    remote = [role for role, spec in config.data.roles().items()
+              if spec.corpus == "c4" and not spec.path]  # fmt: skip
+    hub = [name for name in (config.model.source, config.tokenizer.source)
+           if name and not is_local(name)]  # fmt: skip
+    if not (remote or hub):
+        return
+    starting = {task.id for task in plan.start}
+    missing = [t.name for t in sweep.prepared() if t.id in starting
+               and plan.states[t.id].state is not State.DONE]  # fmt: skip
+    if missing:
+        what = ", ".join([*(f"data.{role} (c4)" for role in remote), *dict.fromkeys(hub)])
+        raise ConfigError(
+            f"{', '.join(missing)} need the network for {what}, and the site profile "
+            f"`{sweep.profile.name}` says that compute nodes have none; run `hpcscale data "
+            f"prepare {sweep.path}` on a node with a network first, or point `path:` at a download"
+        )

@@ -1,0 +1,118 @@
+"""Plans and outcomes in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hpcscale.config.resources import STAGES
+from hpcscale.pipeline.estimate import ASSUMED_MFU, estimate
+from hpcscale.pipeline.resources import world_size
+from hpcscale.pipeline.stages import cell_tasks
+from hpcscale.pipeline.state import State, TaskState
+from hpcscale.pipeline.sweep import Plan, Sweep
+from hpcscale.units import format_bytes, format_count, format_duration
+
+_SHOWN_FAILURES = 5
+
+
+def plan_text(sweep: Sweep, plan: Plan) -> str:
+    """Cells, states and what is about to start."""
+    config = sweep.config
+    cells = cell_tasks(sweep.graph)
+    methods = ", ".join(method.name for method in config.selection)
+    budgets = ", ".join(format_count(budget) for budget in config.budgets)
+    lines = [
+        f"sweep {config.name}: {len(cells)} cells = {len(config.selection)} methods ({methods}) "
+        f"x {len(config.budgets)} budgets ({budgets} tokens) x {len(config.seeds)} seeds",
+        f"run directory {sweep.run_dir}, executor {sweep.executor}, site {sweep.profile.name}, "
+        f"precision {sweep.pipeline.precision}",
+    ]
+    lines += state_lines(plan.states)
+    if not plan.start:
+        lines.append("nothing to start")
+    else:
+        cost = estimate(config, plan.start, sweep.profile.gpu_type)
+        flops = "unknown FLOPs" if cost.flops is None else f"{cost.flops:.3g} FLOPs"
+        hours = (
+            f"about {cost.gpu_hours:.3g} GPU-hours on {cost.gpu_type} at an assumed "
+            f"{ASSUMED_MFU:.0%} of its peak"
+            if cost.gpu_hours is not None
+            else "GPU-hours unknown (the site profile names no known gpu_type)"
+        )
+        lines.append(
+            f"to start: {len(plan.start)} tasks; {format_count(cost.train_tokens)} tokens to "
+            f"train, {format_count(cost.score_tokens)} to score, "
+            f"{format_count(cost.eval_tokens)} to evaluate; {flops}; {hours}"
+        )
+    return "\n".join(lines)
+
+
+def state_lines(states: dict[str, TaskState]) -> list[str]:
+    """One line a stage, counts by state."""
+    by_stage: dict[str, Counter[str]] = {}
+    for state in states.values():
+        by_stage.setdefault(state.task.stage, Counter())[state.state.value] += 1
+    order = [s.value for s in State]
+    lines = []
+    for stage in STAGES:
+        if counts := by_stage.get(stage):
+            parts = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
+            lines.append(f"  {stage:<10} {parts}")
+    return lines
+
+
+def dry_run_text(sweep: Sweep, plan: Plan) -> str:
+    """Resources a stage, and the sbatch script of each array; on other executors, the processes."""
+    lines = ["", "resources:"]
+    for stage in dict.fromkeys(task.stage for task in plan.start):
+        asked = sweep.resources(stage)
+        memory = "site default" if asked.memory is None else format_bytes(asked.memory)
+        lines.append(
+            f"  {stage:<10} {asked.nodes} node(s) x {world_size(asked) // asked.nodes} rank(s), "
+            f"{asked.gpus} GPUs a node, {asked.cpus} cores a rank, memory {memory}, "
+            f"time {format_duration(asked.time)}"
+        )
+    from hpcscale.cluster.executor import SlurmExecutor
+    from hpcscale.pipeline.slurm import arrays
+
+    executor = SlurmExecutor(sweep.profile, sweep.run_dir / "logs")
+    for array in arrays(sweep, plan):
+        script = executor.render(
+            stage=array.stage,
+            name=f"{sweep.config.name}-{array.stage}",
+            resources=array.resources,
+            payloads=array.payloads,
+            run_dir=sweep.run_dir,
+            dependencies=[],
+        )
+        title = f"--- {array.stage}: job array of {len(array.elements)} elements"
+        lines += ["", title, script.rstrip()]
+    lines += ["", "dry run: nothing was submitted"]
+    return "\n".join(lines)
+
+
+def outcome_text(sweep: Sweep, submitted: bool = False) -> str:
+    """Where to look now."""
+    if submitted:
+        return (
+            f"look:   hpcscale status {sweep.run_dir} --follow\n"
+            f"report: {sweep.run_dir / 'analysis'} once the last job has ended"
+        )
+    states = sweep.observe()
+    wrong = [state for state in states.values() if state.state is State.FAILED]
+    lines = []
+    for state in wrong[:_SHOWN_FAILURES]:
+        lines.append(f"FAILED {state.task.name}: {state.detail}")
+    if len(wrong) > _SHOWN_FAILURES:
+        lines.append(f"... and {len(wrong) - _SHOWN_FAILURES} more failed tasks")
+    cells = cell_tasks(sweep.graph)
+    done = sum(states[task.id].state is State.DONE for task in cells)
+    lines.append(f"{done} of {len(cells)} cells done")
+    if wrong or done < len(cells):
+        lines.append("run the same command again to go on with what is missing")
+    report = sweep.run_dir / "analysis"
+    if states[sweep.analysis.id].state is State.DONE:
+        lines.append(f"losses: {report / 'results.csv'}")
+        lines.append(f"fits:   {report / 'fits.csv'}")
+        lines.append(f"figure: {report / 'loss-vs-tokens.png'}")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""``auto`` made concrete: GPUs, cores and precision on the site or machine at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpcscale.cluster.local import core_count, gpu_count
+from hpcscale.config.profile import SiteProfile
+from hpcscale.config.resources import Resources, StageName
+from hpcscale.config.sweep import SweepConfig
+from hpcscale.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one node offers. ``side_by_side``: whether tasks of one sweep share this node."""
+
+    gpus: int
+    cores: int | None
+    side_by_side: bool
+
+
+def machine_for(executor: str, profile: SiteProfile) -> Machine:
+    if executor == "slurm":
+        return Machine(profile.gpus_per_node or 0, profile.cpus_per_node, side_by_side=False)
+    return Machine(gpu_count(), core_count(), side_by_side=True)
+
+
+def resolve(
+    config: SweepConfig, stage: StageName, machine: Machine, tasks_of_stage: int
+) -> Resources:
+    """The stage's resources with every ``auto`` replaced.
+
+    Cores are shared out by the number of tasks that the stage has in all, not by how many still
+    run, so that a task that comes back computes with as many threads as before.
+    """
+    asked = config.resources.of(stage)
+    gpus = asked.gpus
+    if gpus == "auto":
+        gpus = min(1, machine.gpus) if machine.side_by_side else machine.gpus
+    elif machine.side_by_side and gpus > machine.gpus:
+        raise ConfigError(
+            f"resources.{stage}.gpus asks for {gpus} GPUs, this machine has {machine.gpus}; "
+            f"run on the cluster (--executor slurm) or say --set resources.{stage}.gpus=auto"
+        )
+    if machine.side_by_side and asked.nodes > 1:
+        raise ConfigError(
+            f"resources.{stage}.nodes asks for {asked.nodes} nodes, the local executor has one; "
+            f"run on the cluster (--executor slurm) or say --set resources.{stage}.nodes=1"
+        )
+    per_node = gpus or asked.ranks
+    cpus = asked.cpus
+    if cpus == "auto":
+        neighbours = max(1, tasks_of_stage) if machine.side_by_side else 1
+        cores = machine.cores or per_node
+        cpus = max(1, cores // (per_node * min(neighbours, max(1, cores // per_node))))
+        if stage in ("tokenizer", "data") and machine.side_by_side:
+            cpus = cores
+    return asked.model_copy(update={"gpus": gpus, "cpus": cpus, "ranks": per_node})
+
+
+def world_size(resources: Resources) -> int:
+    """Ranks of one task."""
+    assert isinstance(resources.gpus, int)
+    return resources.nodes * (resources.gpus or resources.ranks)
+
+
+def resolve_precision(config: SweepConfig, machine: Machine) -> str:
+    """fp32 on CPUs, where bf16 is emulated and slow; bf16 on GPUs."""
+    if config.train.precision != "auto":
+        return config.train.precision
+    return "bf16" if resolve(config, "train", machine, 1).gpus else "fp32"

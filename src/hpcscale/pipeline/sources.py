@@ -1,0 +1,58 @@
+"""Fingerprints of what lies outside the run directory: corpora, and local model directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hpcscale.atomic import sha256_file
+from hpcscale.config.data import CorpusConfig
+from hpcscale.config.model import is_local
+from hpcscale.errors import ConfigError
+
+_MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "vocab.json",
+                "merges.txt", "*.safetensors", "*.bin")  # fmt: skip
+
+
+class SourceFingerprints:
+    """Content, not paths: a file that moves keeps its fingerprint."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self._corpora: dict[CorpusConfig, Any] = {}
+
+    def corpus(self, spec: CorpusConfig) -> Any:
+        if spec not in self._corpora:
+            from hpcscale.data.corpora import open_corpus
+
+            self._corpora[spec] = open_corpus(spec, cache=self.cache).fingerprint()
+        return self._corpora[spec]
+
+    def directory(self, source: str) -> dict[str, str] | None:
+        """SHA-256 of each model or tokenizer file in a local directory; None for a hub id.
+
+        Raises ConfigError where ``source`` names a directory that holds no such file.
+        """
+        if not is_local(source):
+            return None
+        folder = Path(source).expanduser()
+        files = sorted({f for pattern in _MODEL_FILES for f in folder.glob(pattern)})
+        if not files:
+            found = "has no model or tokenizer files" if folder.is_dir() else "is no directory"
+            raise ConfigError(
+                f"{source} {found}; give a directory with config.json, *.safetensors or "
+                "tokenizer.json, or a hub id such as gpt2"
+            )
+        return {file.name: sha256_file(file) for file in files}
+
+
+def absolute_paths(paths: Iterable[str]) -> list[str]:
+    """Paths as workers that start elsewhere find them; variables and ``~`` expanded."""
+    return [str(Path(os.path.expandvars(path)).expanduser().absolute()) for path in paths]
+
+
+def absolute_source(source: str) -> str:
+    """A local model directory by its absolute path; a hub id as it is."""
+    return absolute_paths([source])[0] if is_local(source) else source

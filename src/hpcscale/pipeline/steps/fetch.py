@@ -1,0 +1,18 @@
+"""A model from the hub or a local directory, brought into the run directory."""
+
+from __future__ import annotations
+
+from hpcscale.pipeline.context import Context, StepResult
+
+MODEL = "model"
+
+
+def run(context: Context) -> StepResult:
+    from hpcscale.model.build import load_model, save_model
+
+    params = context.params
+    model = load_model(params["source"], params["revision"])
+    out = context.directory / MODEL
+    save_model(model, out)
+    parameters = sum(p.numel() for p in model.parameters())
+    return StepResult([f"{MODEL}/{f.name}" for f in out.iterdir()], {"parameters": parameters})

@@ -1,0 +1,59 @@
+"""Mean negative log-likelihood of each document of one shard of the pool."""
+
+from __future__ import annotations
+
+from hpcscale.atomic import temporary_name
+from hpcscale.pipeline.context import Context, StepResult
+
+SCORES = "scores.parquet"
+
+
+def shard_range(index: int, count: int, documents: int) -> tuple[int, int]:
+    """The rows [first, last) of shard ``index`` of ``count``."""
+    return index * documents // count, (index + 1) * documents // count
+
+
+def run(context: Context) -> StepResult:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from hpcscale.data.store import TokenStore
+    from hpcscale.evaluate.loss import document_nll
+    from hpcscale.model.build import load_model
+    from hpcscale.train.distributed import Ranks
+
+    decides = context.decides
+    store = TokenStore.open(context.input("pool") / "store")
+    index, count = decides["shard"]
+    first, last = shard_range(index, count, store.n_documents)
+    with Ranks.from_environment() as ranks:
+        # Ranks take interleaved documents of the shard and meet in the sum.
+        mine = np.arange(first + ranks.rank, last, ranks.world_size)
+        model = load_model(context.input("model") / "model").to(ranks.device)
+        nll = np.zeros(last - first)
+        tokens = np.zeros(last - first)
+        sums, counts = document_nll(
+            model,
+            store,
+            mine,
+            sequence_length=decides["sequence_length"],
+            device=ranks.device,
+            precision=decides["precision"],
+            progress=lambda done, total: context.progress(done, total, "tokens"),
+        )
+        nll[mine - first], tokens[mine - first] = sums, counts
+        nll, tokens = ranks.all_sum(nll), ranks.all_sum(tokens)
+    if context.rank == 0:
+        table = pa.table(
+            {
+                "id": store.ids[first:last],
+                "score": nll / tokens,
+                "tokens": tokens.astype(np.int64),
+                "domain": [store.domain_names[code] for code in store.domains[first:last]],
+            }
+        )
+        path = context.directory / SCORES
+        pq.write_table(table, temporary_name(path))
+        temporary_name(path).replace(path)
+    return StepResult([SCORES], {"documents": last - first})

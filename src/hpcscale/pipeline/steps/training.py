@@ -1,0 +1,87 @@
+"""What pretraining the base model and training a cell share."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcscale.atomic import write_json
+from hpcscale.config.train import TrainConfig
+from hpcscale.pipeline.context import Context, StepResult
+from hpcscale.units import format_count
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hpcscale.data.packing import PackedStream
+    from hpcscale.train.distributed import Ranks
+
+MODEL = "model"
+RECORD = "record.json"
+CHECKPOINTS = "checkpoints"
+
+
+def train_and_save(
+    context: Context,
+    model: nn.Module,
+    stream: PackedStream,
+    seed: int,
+    ranks: Ranks,
+    facts: dict[str, Any],
+) -> StepResult:
+    """Train ``model`` on ``stream``, save it in Hugging Face format, and record how it went."""
+    from hpcscale.model.build import save_model
+    from hpcscale.model.flops import model_flops_per_token
+    from hpcscale.train.loop import train
+
+    decides, config = context.decides, TrainConfig(**context.params["train"])
+    result = train(
+        model,
+        stream,
+        config,
+        engine=_engine(config, ranks),
+        precision=decides["precision"],
+        seed=seed,
+        ranks=ranks,
+        out=context.directory,
+        key=context.key,
+        stop=context.stop,
+        progress=lambda line: _report(context, line, stream.n_tokens),
+    )
+    out = context.directory / MODEL
+    record = {
+        **facts,
+        "tokens": result.tokens,
+        "steps": result.steps,
+        "train_loss": result.train_loss,
+        "seconds": result.seconds,
+        "tokens_per_second": result.tokens_per_second,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "world_size": ranks.world_size,
+        "device": str(ranks.device.type),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "flops_per_token": model_flops_per_token(model.config, stream.sequence_length),
+    }
+    if ranks.rank == 0:
+        save_model(model, out)
+        write_json(context.directory / RECORD, record)
+        # The model is what later stages read; the training state served its purpose.
+        shutil.rmtree(context.directory / CHECKPOINTS, ignore_errors=True)
+    ranks.barrier()
+    return StepResult([RECORD, "metrics.jsonl", *_files(out)], record)
+
+
+def _files(directory: Path) -> list[str]:
+    return [f"{directory.name}/{file.name}" for file in directory.iterdir()]
+
+
+def _engine(config: TrainConfig, ranks: Ranks) -> str:
+    if config.engine != "auto":
+        return config.engine
+    return "deepspeed" if ranks.device.type == "cuda" else "torch"
+
+
+def _report(context: Context, line: dict[str, Any], total: int) -> None:
+    note = f"loss {line['loss']:.4f}, {format_count(round(line['tokens_per_second']))} tokens/s"
+    context.progress(line["tokens"], total, "tokens", note)
