@@ -17,7 +17,6 @@ class Shape(Section):
     width: int = Field(ge=8)
     heads: int = Field(ge=1)
     context: int | None = Field(default=None, ge=2)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

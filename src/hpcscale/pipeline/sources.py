@@ -27,7 +27,7 @@ class SourceFingerprints:
         if spec not in self._corpora:
             from hpcscale.data.corpora import open_corpus
 
-            self._corpora[spec] = open_corpus(spec, cache=self.cache).fingerprint()
+            self._corpora[spec] = open_corpus(spec).fingerprint(self.cache)
         return self._corpora[spec]
 
     def directory(self, source: str) -> dict[str, str] | None:

@@ -8,7 +8,8 @@ from hpcscale.pipeline.context import Context, StepResult
 
 def run(context: Context) -> StepResult:
     from hpcscale.data.corpora import open_corpus
-    from hpcscale.data.documents import ReadReport, text_id, unit_hash
+    from hpcscale.data.documents import text_id, unit_hash
+    from hpcscale.data.report import ReadReport
     from hpcscale.data.tokenizer import fetch_tokenizer, load_tokenizer, train_tokenizer
 
     decides, params = context.decides, context.params

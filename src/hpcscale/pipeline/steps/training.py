@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcscale.atomic import write_json
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 RECORD = "record.json"
+METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 
 
@@ -64,16 +64,13 @@ def train_and_save(
         "flops_per_token": model_flops_per_token(model.config, stream.sequence_length),
     }
     if ranks.rank == 0:
-        save_model(model, out)
+        save_model(model, out, result.weights)
         write_json(context.directory / RECORD, record)
         # The model is what later stages read; the training state served its purpose.
         shutil.rmtree(context.directory / CHECKPOINTS, ignore_errors=True)
     ranks.barrier()
-    return StepResult([RECORD, "metrics.jsonl", *_files(out)], record)
-
-
-def _files(directory: Path) -> list[str]:
-    return [f"{directory.name}/{file.name}" for file in directory.iterdir()]
+    outputs = [RECORD, METRICS, *(f"{MODEL}/{file.name}" for file in out.iterdir())]
+    return StepResult(outputs, record)
 
 
 def _engine(config: TrainConfig, ranks: Ranks) -> str:

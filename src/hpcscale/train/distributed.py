@@ -1,0 +1,102 @@
+"""The ranks of a task: who this process is, and the few sums that ranks agree by."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+from hpcscale.errors import ClusterError
+
+_TIMEOUT = timedelta(minutes=30)
+_RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass
+class Ranks:
+    """One process of a task. A context: leaving it closes the process group it opened."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")
+    _opened: bool = False
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """Read RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, and join the others.
+
+        NCCL where the rank has a GPU, gloo elsewhere. Raises ClusterError where a variable that
+        several ranks need is not set.
+        """
+        rank, local, world = (
+            int(os.environ.get(name, default))
+            for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
+        )
+        device = torch.device("cpu")
+        if torch.cuda.is_available():
+            # Where each rank sees its own GPU alone, that GPU is number 0.
+            device = torch.device("cuda", local % torch.cuda.device_count())
+            torch.cuda.set_device(device)
+        ranks = cls(rank, local, world, device)
+        if world > 1:
+            missing = [name for name in _RENDEZVOUS if not os.environ.get(name)]
+            if missing:
+                raise ClusterError(
+                    f"WORLD_SIZE is {world}, but {' and '.join(missing)} is not set; start ranks "
+                    "with `hpcscale sweep`, srun or torchrun"
+                )
+            ranks.open_group()
+        return ranks
+
+    def open_group(self) -> None:
+        """Join the process group, where that has not happened; DeepSpeed wants one of any size."""
+        if dist.is_initialized():
+            return
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        if self.world_size == 1:
+            store = dist.HashStore()
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        else:
+            dist.init_process_group(
+                backend, rank=self.rank, world_size=self.world_size, timeout=_TIMEOUT
+            )
+        self._opened = True
+
+    def all_sum(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Element-wise sum over ranks, in float64."""
+        array = np.asarray(values, dtype=np.float64)
+        if self.world_size == 1:
+            return array
+        tensor = torch.tensor(array, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        summed: npt.NDArray[np.float64] = tensor.cpu().numpy()
+        return summed
+
+    def any_true(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; all ranks get the same answer."""
+        return bool(self.all_sum([float(flag)])[0] > 0)
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # After an error the others may never come; leaving the group would wait for them.
+        if self._opened and error is None and dist.is_initialized():
+            dist.destroy_process_group()
+            self._opened = False

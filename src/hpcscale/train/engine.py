@@ -1,0 +1,93 @@
+"""What the training loop asks of an engine, and the parameter groups that all engines share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hpcscale.config.train import TrainConfig
+from hpcscale.errors import ConfigError
+from hpcscale.train.distributed import Ranks
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine(Protocol):
+    """Gradients averaged over ranks, one optimizer step, and the state behind them.
+
+    ``model`` is called for the forward pass. The loss given to ``backward`` is this rank's share
+    of the loss of the whole global batch; its gradients are *summed* over ranks and passes.
+    """
+
+    model: nn.Module
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Accumulate the gradients of one forward pass; ``last`` is the step's last pass."""
+
+    def step(self, lr: float) -> float:
+        """Clip, update, clear; the global norm of the gradients before clipping."""
+
+    def autocast(self) -> Any:
+        """The context of a forward pass."""
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's part of the training state; called by all ranks."""
+
+    def load(self, folder: Path) -> None:
+        """Read what ``save`` wrote. Raises CheckpointError where it does not fit."""
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """The float32 weights on the CPU, on rank 0; called by all ranks. None: they are in
+        the module already."""
+
+
+@dataclass(frozen=True)
+class EngineSetup:
+    """What every engine is made from."""
+
+    model: nn.Module
+    config: TrainConfig
+    ranks: Ranks
+    precision: str
+
+
+def make_engine(name: str, setup: EngineSetup) -> Engine:
+    """``torch`` or ``deepspeed``. Raises ConfigError for a precision that the device lacks."""
+    if setup.precision == "fp16" and setup.ranks.device.type != "cuda":
+        raise ConfigError("train.precision fp16 needs a GPU; write fp32 or bf16")
+    if setup.config.activation_checkpointing:
+        enable = setup.model.gradient_checkpointing_enable
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+    if name == "torch":
+        from hpcscale.train.engine_torch import TorchEngine
+
+        return TorchEngine(setup)
+    if name == "deepspeed":
+        from hpcscale.train.engine_deepspeed import DeepSpeedEngine
+
+        return DeepSpeedEngine(setup)
+    raise ConfigError(f"train.engine {name!r} is unknown; write torch or deepspeed")
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Matrices decay; biases and LayerNorm weights, which have one dimension, do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def adamw(model: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over the shared groups."""
+    return torch.optim.AdamW(
+        parameter_groups(model, config),
+        lr=config.scaled_lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=fused,
+    )

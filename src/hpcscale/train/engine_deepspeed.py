@@ -1,0 +1,97 @@
+"""The DeepSpeed engine: ZeRO 0 to 3, NCCL on GPUs, gloo on CPUs. The only importer of deepspeed."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import deepspeed.comm.torch as deepspeed_comm
+from deepspeed.utils import safe_get_full_fp32_param
+from torch import Tensor, nn
+
+from hpcscale.errors import CheckpointError
+from hpcscale.train.engine import EngineSetup, adamw
+from hpcscale.train.zero import deepspeed_config
+
+_TAG = "state"
+
+
+class DeepSpeedEngine:
+    """ZeRO over the ranks of the process group."""
+
+    def __init__(self, setup: EngineSetup) -> None:
+        self.ranks, self.config = setup.ranks, setup.config
+        self.precision = setup.precision
+        self.stage = setup.config.zero
+        # Stage 0 in fp32 has no wrapped optimizer that would report the norm it clips by.
+        self.own_clipping = self.stage == 0 and setup.precision == "fp32"
+        setup.ranks.open_group()
+        if setup.ranks.device.type == "cpu":
+            # The shared-memory op serves inference alone and costs a minute of g++ at first use.
+            deepspeed_comm.build_shm_op = lambda: None
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+        model = setup.model.to(setup.ranks.device).train()
+        self.names = {id(p): name for name, p in model.named_parameters()}
+        self.engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=adamw(model, setup.config, fused=False),
+            config=deepspeed_config(
+                setup.config, setup.precision, setup.ranks.world_size, self.own_clipping
+            ),
+            dist_init_required=False,
+        )
+        self.model: nn.Module = self.engine
+        if setup.config.compile:
+            self.engine.compile()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        self.engine.set_gradient_accumulation_boundary(last)
+        # DeepSpeed averages over ranks, the loop wants the sum.
+        self.engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
+
+    def step(self, lr: float) -> float:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        norm: Any = None
+        if self.own_clipping:
+            limit = self.config.clip or float("inf")
+            norm = nn.utils.clip_grad_norm_(self.engine.module.parameters(), limit)
+        self.engine.step()
+        if norm is None:
+            norm = self.engine.get_global_grad_norm()
+        return float(norm)
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        if not (folder / _TAG).is_dir():
+            raise CheckpointError(
+                f"{folder} was not written by the deepspeed engine; go on with the engine that "
+                "wrote it, or delete the checkpoints to start over"
+            )
+        try:
+            path, _ = self.engine.load_checkpoint(str(folder), tag=_TAG)
+        except Exception as error:
+            raise CheckpointError(
+                f"{folder} cannot be loaded on {self.ranks.world_size} ranks with ZeRO stage "
+                f"{self.stage} ({type(error).__name__}: {error}); go on with the ranks and stage "
+                "that wrote it, or delete the checkpoints to start over"
+            ) from error
+        if path is None:
+            raise CheckpointError(f"{folder} holds no DeepSpeed state for this rank")
+
+    def weights(self) -> dict[str, Tensor] | None:
+        if self.stage < 3 and self.precision == "fp32":
+            return None
+        full: dict[str, Tensor] = {}
+        for parameter in self.engine.module.parameters():
+            value = safe_get_full_fp32_param(parameter)
+            if self.ranks.rank == 0:
+                full[self.names[id(parameter)]] = value.detach().float().cpu().clone()
+        return full if self.ranks.rank == 0 else None

@@ -1,0 +1,242 @@
+"""The training loop: the same for every engine, world size and restart."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpcscale.atomic import write_text
+from hpcscale.config.train import TrainConfig
+from hpcscale.data.packing import Batch, PackedStream
+from hpcscale.errors import Preempted, TrainingError
+from hpcscale.model.forward import token_nll
+from hpcscale.train.batching import BatchPlan, check_batch
+from hpcscale.train.checkpoint import Checkpoints, Position
+from hpcscale.train.distributed import Ranks
+from hpcscale.train.engine import Engine, EngineSetup, make_engine
+from hpcscale.train.schedule import Schedule
+
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Of all attempts of a run. ``weights`` is set on rank 0 where the module does not hold them."""
+
+    tokens: int
+    steps: int
+    train_loss: float
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    weights: dict[str, Tensor] | None
+
+
+@dataclass
+class _Run:
+    """One attempt."""
+
+    stream: PackedStream
+    config: TrainConfig
+    ranks: Ranks
+    engine: Engine
+    plan: BatchPlan
+    schedule: Schedule
+    checkpoints: Checkpoints
+    metrics: Path
+    stop: Callable[[], bool]
+    progress: Callable[[dict[str, Any]], None] | None
+    started: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+
+
+def train(
+    model: nn.Module,
+    stream: PackedStream,
+    config: TrainConfig,
+    *,
+    engine: str,
+    precision: str,
+    seed: int,
+    ranks: Ranks,
+    out: Path,
+    key: str,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Train ``model`` on every row of ``stream`` once, going on from a checkpoint in ``out``.
+
+    Each step appends a line to ``out/metrics.jsonl``. Where ``stop`` turns true on any rank, all
+    save and raise Preempted. Raises TrainingError where loss or gradient are not finite.
+    """
+    torch.manual_seed(seed)
+    length = stream.sequence_length
+    check_batch(config.global_batch, length, ranks.world_size, config.micro_batch)
+    run = _Run(
+        stream,
+        config,
+        ranks,
+        make_engine(engine, EngineSetup(model, config, ranks, precision)),
+        BatchPlan(
+            stream.n_rows, config.global_batch // length, ranks.world_size, config.micro_batch
+        ),
+        Schedule.of(config, stream.n_tokens),
+        Checkpoints(out / CHECKPOINTS, key, config.checkpoint.keep, ranks),
+        out / METRICS,
+        stop,
+        progress,
+    )
+    position = run.checkpoints.restore(run.engine) or Position(0, 0, 0.0)
+    lines = _cut_metrics(run.metrics, position.step, ranks)
+    loss = lines[-1]["loss"] if lines else math.nan
+    with open(run.metrics, "a", encoding="utf-8") as log:
+        while position.step < run.plan.steps:
+            position, line = _step(run, position)
+            loss = line["loss"]
+            if ranks.rank == 0:
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                if progress:
+                    progress(line)
+    weights = run.engine.weights()
+    tokens_per_second = position.tokens / position.seconds if position.seconds else 0.0
+    return TrainResult(
+        position.tokens,
+        position.step,
+        loss,
+        position.seconds,
+        tokens_per_second,
+        _peak_memory(ranks),
+        weights,
+    )
+
+
+def _step(run: _Run, position: Position) -> tuple[Position, dict[str, Any]]:
+    """One optimizer step, and a checkpoint before it where one is due."""
+    position = _save_if_due(run, position)
+    began = time.monotonic()
+    first, last = run.plan.step_rows(position.step)
+    length = run.stream.sequence_length
+    tokens = min(last * length, run.stream.n_tokens) - first * length
+    nll = _forward_backward(run, position.step, tokens)
+    lr = run.schedule.lr(position.tokens + tokens)
+    total = float(run.ranks.all_sum([nll])[0])
+    norm = run.engine.step(lr)
+    loss = total / tokens
+    _check_finite(run, position.step + 1, loss, norm)
+    seconds = time.monotonic() - began
+    after = Position(position.step + 1, position.tokens + tokens, position.seconds + seconds)
+    line = {
+        "step": after.step,
+        "tokens": after.tokens,
+        "loss": loss,
+        "lr": lr,
+        "grad_norm": norm,
+        "tokens_per_second": tokens / seconds,
+        "peak_memory_bytes": _peak_memory(run.ranks),
+        "seconds": after.seconds,
+    }
+    return after, line
+
+
+def _forward_backward(run: _Run, step: int, tokens: int) -> float:
+    """This rank's passes of a step; the sum of its nll. ``tokens``: of the whole global batch."""
+    passes = list(run.plan.passes(step, run.ranks.rank))
+    total = torch.zeros((), dtype=torch.float64, device=run.ranks.device)
+    for index, (first, last) in enumerate(passes):
+        # A rank without rows in a short last batch repeats a row and gives it no weight.
+        empty = first == last
+        batch = run.stream.rows(first - empty, last)
+        with run.engine.autocast():
+            nll = token_nll(run.engine.model, *batch_tensors(batch, run.stream, run.ranks)).sum()
+        loss = nll * (0.0 if empty else 1.0 / tokens)
+        run.engine.backward(loss, last=index == len(passes) - 1)
+        if not empty:
+            total += nll.detach()
+    return float(total)
+
+
+def batch_tensors(
+    batch: Batch, stream: PackedStream, ranks: Ranks
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Arguments of ``token_nll``; segments and positions only where a row holds several."""
+    one_segment = bool((batch.segments == batch.segments[:, :1]).all())
+    parts = [batch.inputs, batch.targets]
+    if stream.packing == "isolate" and not one_segment:
+        parts += [batch.segments, batch.positions]
+    tensors: list[Tensor | None] = []
+    for part in parts:
+        tensor = torch.from_numpy(part)
+        if ranks.device.type == "cuda":
+            tensor = tensor.pin_memory().to(ranks.device, non_blocking=True)
+        tensors.append(tensor)
+    inputs, targets, *rest = [*tensors, None, None]
+    assert inputs is not None
+    assert targets is not None
+    return inputs, targets, rest[0], rest[1]
+
+
+def _save_if_due(run: _Run, position: Position) -> Position:
+    """All ranks agree on whether to stop and whether to save, since both are collective."""
+    every = run.config.checkpoint
+    overdue = time.monotonic() - run.saved >= every.every
+    counted = every.every_steps and position.step and position.step % every.every_steps == 0
+    # Rank 0's clock decides for all.
+    wishes = [float(run.stop()), float(overdue and run.ranks.rank == 0)]
+    stopping, due = run.ranks.all_sum(wishes) > 0
+    if not (stopping or due or counted):
+        return position
+    if position.step:
+        run.checkpoints.save(run.engine, position)
+        run.saved = time.monotonic()
+    if stopping:
+        raise Preempted(f"stopped after step {position.step} of {run.plan.steps}; the state is saved")
+    return position
+
+
+def _check_finite(run: _Run, step: int, loss: float, norm: float) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    first, last = run.plan.step_rows(step - 1)
+    raise TrainingError(
+        f"step {step} of {run.plan.steps}: loss {loss}, gradient norm {norm} (rows {first} to "
+        f"{last - 1} of the selection); lower train.lr, lengthen train.warmup or set "
+        f"train.precision: fp32, then run again; {run.metrics} holds the curve up to there"
+    )
+
+
+def _cut_metrics(path: Path, step: int, ranks: Ranks) -> list[dict[str, Any]]:
+    """Keep the lines up to ``step``, so that each step stands once; the kept lines."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break  # the write that the kill cut short
+        if line["step"] <= step:
+            lines.append(line)
+    if ranks.rank == 0:
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    ranks.barrier()
+    return lines
+
+
+def _peak_memory(ranks: Ranks) -> int:
+    """Bytes: of this rank's GPU, or of the process."""
+    if ranks.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(ranks.device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+

@@ -1,0 +1,109 @@
+"""The code keeps its layers, its single importers, and its light start."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "hpcscale"
+ANALYSIS = Path(__file__).parents[2] / "analysis" / "scalinglaws"
+#: Lowest first; a layer imports only itself and what stands before it.
+LAYERS = ["errors", "units", "atomic", "config", "data", "model", "train", "influence",
+          "selection", "evaluate", "cluster", "pipeline", "cli"]  # fmt: skip
+ONE_IMPORTER = {
+    "submitit": "cluster/executor.py",
+    "deepspeed": "train/engine_deepspeed.py",
+    "datasets": "data/corpora.py",
+}
+HEAVY = ["torch", "transformers", "datasets", "deepspeed", "pandas", "pyarrow", "matplotlib",
+         "scipy", "submitit"]  # fmt: skip
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, inside functions too, type-checking blocks apart."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide layers"
+            assert node.module is not None
+            yield node.module
+
+
+def layer_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "errors"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_layer_imports_only_those_under_it(path: Path) -> None:
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    for module in imports(path):
+        if module.split(".")[0] == "hpcscale":
+            other = layer_of(module)
+            assert LAYERS.index(other) <= LAYERS.index(own), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("package", ONE_IMPORTER)
+def test_one_file_imports(package: str) -> None:
+    importers = [
+        str(path.relative_to(SOURCE))
+        for path in FILES
+        if any(module.split(".")[0] == package for module in imports(path))
+    ]
+    assert importers == [ONE_IMPORTER[package]]
+
+
+def test_only_the_model_layer_knows_transformers() -> None:
+    for path in FILES:
+        if any(module.split(".")[0] == "transformers" for module in imports(path)):
+            assert path.relative_to(SOURCE).parts[0] == "model", path
+
+
+def test_the_analysis_knows_neither_hpcscale_nor_torch() -> None:
+    allowed = {"numpy", "scipy", "pandas", "matplotlib", "scalinglaws"} | sys.stdlib_module_names
+    for path in sorted(ANALYSIS.rglob("*.py")):
+        for module in imports(path):
+            assert module.split(".")[0] in allowed, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "module", ["hpcscale.cli.main", "hpcscale.config.load", "hpcscale.pipeline.sweep",
+               "hpcscale.pipeline.checks", "hpcscale.selection.registry"],
+)  # fmt: skip
+def test_nothing_heavy_is_imported_to_start_or_to_plan(module: str) -> None:
+    code = (
+        f"import {module}, sys; from hpcscale.selection.registry import available; "
+        f"[p.load() for p in available().values()]; "
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted(ANALYSIS.rglob("*.py"))], ids=str)
+def test_modules_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
+def test_nothing_executable_is_read() -> None:
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        for word in ("pickle.load", "allow_pickle=True", "yaml.load(", "weights_only=False"):
+            assert word not in text, f"{path}: {word}"
