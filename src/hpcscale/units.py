@@ -50,6 +50,14 @@ def format_count(count: int) -> str:
     return str(count)
 
 
+def format_rate(count: float) -> str:
+    """About how many, in three digits: ``16.5k``."""
+    for suffix, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g}{suffix}"
+    return f"{count:.3g}"
+
+
 def parse_duration(value: int | float | str) -> int:
     """Seconds of ``"90s"``, ``"2h30m"``, ``"1-12:00:00"``, ``"45:00"`` or a number of minutes.
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcscale.atomic import write_json
+from hpcscale.atomic import DONE, write_json
 from hpcscale.cluster.local import LocalJob, core_count, gpu_count, start
 from hpcscale.config.resources import Resources
 from hpcscale.errors import Preempted
@@ -134,11 +134,11 @@ def _collect(
         running.remove(item)
         slots.cores += item.cores
         slots.gpus = sorted(slots.gpus + item.gpus)
+        ended = [t for t in item.element.tasks if (sweep.run_dir / t.id / DONE).exists()]
+        done.update(task.id for task in ended)
+        display.finished(*ended)
         for task in item.element.tasks:
-            if (sweep.run_dir / task.id / "done.json").exists():
-                done.add(task.id)
-                display.finished(task)
-            else:
+            if task not in ended:
                 _note_death(sweep, item.element, task.id, task.key, code)
                 display.failed(task, log_path(sweep.run_dir, item.element))
 

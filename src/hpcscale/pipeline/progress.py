@@ -19,9 +19,10 @@ from hpcscale.config.resources import STAGES
 from hpcscale.pipeline.context import PROGRESS
 from hpcscale.pipeline.elements import Element
 from hpcscale.pipeline.graph import Task
-from hpcscale.units import format_count, format_duration
+from hpcscale.units import format_duration, format_rate
 
 _SHOWN = 12
+_BUNDLED = 2
 
 
 class Display:
@@ -53,11 +54,20 @@ class Display:
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    def finished(self, task: Task) -> None:
-        self.done[task.stage] += 1
+    def finished(self, *tasks: Task) -> None:
+        """Tasks that ended well together; bundles of light ones share a line."""
+        for task in tasks:
+            self.done[task.stage] += 1
+        if len(tasks) > _BUNDLED:
+            self._line(tasks[0], f"{tasks[0].name} and {len(tasks) - 1} more")
+        else:
+            for task in tasks:
+                self._line(task, task.name + self._outcome(task))
+
+    def _line(self, task: Task, text: str) -> None:
         count = f"{self.done[task.stage]}/{self.total[task.stage]}"
         elapsed = format_duration(time.monotonic() - self.started)
-        self.say(f"[{elapsed:>6}] {task.stage:<9} {count:>7}  {task.name}{self._outcome(task)}")
+        self.say(f"[{elapsed:>6}] {task.stage:<9} {count:>7}  {text}")
 
     def _outcome(self, task: Task) -> str:
         """The number that a person waits for, where the task has one."""
@@ -68,7 +78,7 @@ class Display:
         if task.kind == "evaluate":
             return f"  loss {facts['loss']:.4f}"
         if "tokens_per_second" in facts:
-            return f"  {format_count(round(facts['tokens_per_second']))} tokens/s"
+            return f"  {format_rate(facts['tokens_per_second'])} tokens/s"
         return ""
 
     def failed(self, task: Task, log: Path) -> None:
@@ -102,7 +112,7 @@ def progress_cells(report: dict[str, Any] | None) -> tuple[Any, str]:
     if report is None:
         return "starting", ""
     done, total = report["done"], report["total"]
-    note = f"{format_count(round(done))} {report['unit']}  {report['note']}".rstrip()
+    note = f"{format_rate(done)} {report['unit']}  {report['note']}".rstrip()
     if not total:
         return "", note
     return ProgressBar(total=total, completed=done, width=24), note

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hpcscale.atomic import write_json
 from hpcscale.config.train import TrainConfig
 from hpcscale.pipeline.context import Context, StepResult
-from hpcscale.units import format_count
+from hpcscale.units import format_rate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,5 +80,5 @@ def _engine(config: TrainConfig, ranks: Ranks) -> str:
 
 
 def _report(context: Context, line: dict[str, Any], total: int) -> None:
-    note = f"loss {line['loss']:.4f}, {format_count(round(line['tokens_per_second']))} tokens/s"
+    note = f"loss {line['loss']:.4f}, {format_rate(line['tokens_per_second'])} tokens/s"
     context.progress(line["tokens"], total, "tokens", note)

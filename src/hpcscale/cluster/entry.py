@@ -1,0 +1,97 @@
+"""What runs first on a node: Slurm's variables become a rank's, then the tasks run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from hpcscale.cluster.local import ENTRY
+from hpcscale.errors import Preempted, TaskError
+
+#: Outside the ephemeral range of Linux, 32768 to 60999.
+_FIRST_PORT, _PORTS = 61000, 4536
+_RANGE = re.compile(r"^([^\[\],]*)\[([^\]]*)\](.*)$")
+
+
+def run_element(run_dir: str, task_ids: list[str], max_restarts: int) -> int:
+    """One rank of an array element; the function that submitit carries to the node.
+
+    A preempted element goes back into the queue, by its rank 0, at most ``max_restarts`` times.
+    Raises TaskError where a task failed, so that Slurm counts the element as failed too.
+    """
+    os.environ.update(rank_environment(os.environ))
+    module, _, function = ENTRY.partition(":")
+    try:
+        code = getattr(importlib.import_module(module), function)(run_dir, task_ids)
+    except Preempted as stop:
+        print(f"hpcscale: {stop}", file=sys.stderr, flush=True)
+        if os.environ["RANK"] == "0":
+            requeue(os.environ, max_restarts)
+        return 0
+    if code:
+        raise TaskError(f"one of {', '.join(task_ids)} failed with code {code}; see above")
+    return 0
+
+
+def rank_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """RANK, WORLD_SIZE and the rest from the variables of a Slurm step; nothing outside one.
+
+    The master is the first host; its port follows from the element's own job id, so that
+    neighbours on a node do not meet.
+    """
+    if "RANK" in environ or "SLURM_STEP_ID" not in environ:
+        return {}
+    nodes = environ.get("SLURM_STEP_NODELIST") or environ["SLURM_JOB_NODELIST"]
+    port = _FIRST_PORT + int(environ["SLURM_JOB_ID"]) % _PORTS
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "LOCAL_RANK": environ["SLURM_LOCALID"],
+        "WORLD_SIZE": environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1"),
+        "MASTER_ADDR": expand_hosts(nodes)[0],
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS")
+        or environ.get("SLURM_CPUS_PER_TASK", "1"),
+    }
+
+
+def expand_hosts(text: str) -> list[str]:
+    """``node[1-3,07],login`` as a list; nested brackets as in ``r[1-2]n[1-2]`` too."""
+    return [host for part in _split(text) for host in _expand(part)]
+
+
+def _split(text: str) -> list[str]:
+    """At commas outside brackets."""
+    return [part for part in re.split(r",(?![^\[]*\])", text) if part]
+
+
+def _expand(part: str) -> list[str]:
+    match = _RANGE.match(part)
+    if not match:
+        return [part]
+    head, ranges, rest = match.groups()
+    numbers: list[str] = []
+    for piece in ranges.split(","):
+        first, _, last = piece.partition("-")
+        width = len(first)
+        numbers += [str(n).zfill(width) for n in range(int(first), int(last or first) + 1)]
+    return [f"{head}{number}{tail}" for number in numbers for tail in _expand(rest)]
+
+
+def requeue(environ: Mapping[str, str], max_restarts: int) -> None:
+    """Send this job, or this element of its array, back into the queue."""
+    restarts = int(environ.get("SLURM_RESTART_COUNT", "0"))
+    if restarts >= max_restarts:
+        print(
+            f"hpcscale: restarted {restarts} times, which is the site's max_restarts; not again. "
+            "The state is saved: `hpcscale sweep` goes on from it",
+            file=sys.stderr,
+            flush=True,
+        )
+        return
+    array, element = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{element}" if array and element else environ["SLURM_JOB_ID"]
+    subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)

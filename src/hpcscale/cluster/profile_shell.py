@@ -1,0 +1,24 @@
+"""A site profile as shell assignments, for batch scripts that people read."""
+
+from __future__ import annotations
+
+import shlex
+
+from hpcscale.cluster.container import container_wrap
+from hpcscale.config.profile import SiteProfile
+
+
+def profile_shell(profile: SiteProfile) -> str:
+    """``eval`` the text in bash: it loads modules, exports variables and sets two arrays.
+
+    HPCSCALE_SRUN_ARGS: flags for srun. HPCSCALE_COMMAND: how to call hpcscale on a node.
+    """
+    container = profile.container
+    python = ["hpcscale"] if container.kind == "none" else [container.python, "-m", "hpcscale.cli.main"]
+    flags, command = container_wrap(container, python)
+    lines = [f"module load {shlex.quote(module)}" for module in profile.modules]
+    lines += [f"export {key}={shlex.quote(text)}" for key, text in profile.environment.items()]
+    lines += profile.setup
+    lines.append(f"HPCSCALE_SRUN_ARGS=({shlex.join([*profile.srun_args, *flags])})")
+    lines.append(f"HPCSCALE_COMMAND=({shlex.join(command)})")
+    return "\n".join(lines)
