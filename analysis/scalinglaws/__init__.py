@@ -1,0 +1,21 @@
+"""Scaling laws of any table of losses: fits that say what they do not know, and figures.
+
+``analyse`` does all of it for a finished sweep; ``fit`` fits laws to a CSV. The package knows
+nothing of hpcscale or torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_WHERE = {"analyse": "api", "fit": "api", "read_losses": "read", "fit_law": "fit", "LAWS": "laws",
+          "AnalysisError": "errors"}  # fmt: skip
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for; scipy and pandas take most of a second."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
