@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import multiprocessing
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -17,7 +18,7 @@ from pathlib import Path
 #: Imported once by the server; each costs seconds, a fork costs milliseconds.
 PRELOAD = ["torch", "transformers.models.gpt2.modeling_gpt2", "pyarrow.parquet"]
 ENTRY = "hpcscale.pipeline.task:run_tasks_entry"
-_PR_SET_PDEATHSIG = 1
+_WATCH = 1.0
 
 
 @dataclass
@@ -81,7 +82,7 @@ def start(
         environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         process = context.Process(
             target=_rank_main,
-            args=(environment, str(run_dir), list(task_ids), str(log)),
+            args=(environment, str(run_dir), list(task_ids), str(log), os.getpid()),
             name=f"hpcscale-{task_ids[0]}-rank{rank}",
             daemon=False,
         )
@@ -90,11 +91,12 @@ def start(
     return LocalJob(list(task_ids), processes)
 
 
-def _rank_main(environment: dict[str, str], run_dir: str, task_ids: list[str], log: str) -> None:
+def _rank_main(
+    environment: dict[str, str], run_dir: str, task_ids: list[str], log: str, sweep: int
+) -> None:
     # Ctrl-C reaches the whole terminal; the sweep decides what to do and says it by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Where the sweep itself is killed, its server goes, and the ranks stop cleanly.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    threading.Thread(target=_stop_with, args=(sweep,), daemon=True).start()
     os.environ.update(environment)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(target, 1)
@@ -112,6 +114,13 @@ def _rank_main(environment: dict[str, str], run_dir: str, task_ids: list[str], l
         print(f"hpcscale: {error}", file=sys.stderr)
         code = error.exit_code
     sys.exit(code)
+
+
+def _stop_with(sweep: int) -> None:
+    """Where the sweep itself is killed, its ranks save and stop rather than run on unseen."""
+    while Path(f"/proc/{sweep}").exists():
+        time.sleep(_WATCH)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -43,6 +43,7 @@ def load_model(source: str | Path, revision: str | None = None) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
+    _quiet()
     name = str(Path(source).expanduser()) if is_local(str(source)) else str(source)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -55,6 +56,13 @@ def load_model(source: str | Path, revision: str | None = None) -> nn.Module:
     except Exception as error:
         raise CheckpointError(_why(name, error)) from error
     return _ready(model)
+
+
+def _quiet() -> None:
+    """A bar for each of a thousand loads would fill the logs."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _why(name: str, error: Exception) -> str:
@@ -87,6 +95,7 @@ def save_model(
     Tied weights are written once and tied again when loaded. ``state_dict`` replaces the weights,
     for engines that hold them elsewhere.
     """
+    _quiet()
     with atomic_directory(out) as folder:
         weights = {} if state_dict is None else {"state_dict": state_dict}
         model.save_pretrained(folder, **weights)  # type: ignore[operator]

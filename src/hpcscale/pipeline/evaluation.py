@@ -68,22 +68,22 @@ def evaluate_models(
 
     store = TokenStore.open(data.store)
     results = {}
-    with Ranks.from_environment() as ranks:
-        for name, path in paths.items():
-            model = load_model(path).to(ranks.device)
-            _check_vocabulary(name, model, store)
-            results[name] = asdict(
-                evaluate(
-                    model,
-                    store,
-                    sequence_length=data.sequence_length,
-                    packing=data.packing,
-                    micro_batch=micro_batch,
-                    ranks=ranks,
-                    precision=data.precision,
-                )
+    ranks = Ranks.from_environment()
+    for name, path in paths.items():
+        model = load_model(path).to(ranks.device)
+        _check_vocabulary(name, model, store)
+        results[name] = asdict(
+            evaluate(
+                model,
+                store,
+                sequence_length=data.sequence_length,
+                packing=data.packing,
+                micro_batch=micro_batch,
+                ranks=ranks,
+                precision=data.precision,
             )
-        return results if ranks.rank == 0 else None
+        )
+    return results if ranks.rank == 0 else None
 
 
 def model_directory(name: str) -> str | Path:

@@ -50,7 +50,12 @@ def run_tasks_entry(run_dir: str, task_ids: list[str]) -> int:
     from hpcscale.train.signals import StopFlag
 
     with StopFlag() as flag:
-        return run_tasks(Path(run_dir), task_ids, flag.is_set)
+        code = run_tasks(Path(run_dir), task_ids, flag.is_set)
+    if code == 0 and "torch.distributed" in sys.modules:
+        from hpcscale.train.distributed import close_group
+
+        close_group()
+    return code
 
 
 def _run(context: Context) -> int:
@@ -68,6 +73,7 @@ def _run(context: Context) -> int:
         result = step.run(context)
         if context.rank == 0:
             write_done(directory, context.key, result.outputs, facts=result.facts)
+        _meet(context)
         outcome, code = "done", 0
     except Preempted:
         outcome = "preempted"
@@ -89,6 +95,14 @@ def _run(context: Context) -> int:
             (directory / RUNNING).unlink(missing_ok=True)
             _record_attempt(context, outcome, started)
     return code
+
+
+def _meet(context: Context) -> None:
+    """No rank goes on to a task that reads this one before rank 0 has marked it done."""
+    if context.world_size > 1:
+        from hpcscale.train.distributed import Ranks
+
+        Ranks.from_environment().barrier()
 
 
 def _record_failure(context: Context, error: Exception) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +19,12 @@ _RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")
 
 @dataclass
 class Ranks:
-    """One process of a task. A context: leaving it closes the process group it opened."""
+    """One process of a task. The process group outlives it: tasks of one element share it."""
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
-    _opened: bool = False
 
     @classmethod
     def from_environment(cls) -> Ranks:
@@ -67,7 +65,6 @@ class Ranks:
             dist.init_process_group(
                 backend, rank=self.rank, world_size=self.world_size, timeout=_TIMEOUT
             )
-        self._opened = True
 
     def all_sum(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Element-wise sum over ranks, in float64."""
@@ -87,16 +84,8 @@ class Ranks:
         if self.world_size > 1:
             dist.barrier()
 
-    def __enter__(self) -> Ranks:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # After an error the others may never come; leaving the group would wait for them.
-        if self._opened and error is None and dist.is_initialized():
-            dist.destroy_process_group()
-            self._opened = False
+def close_group() -> None:
+    """Leave the process group, where one was joined; called once, when all tasks went well."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,14 +26,14 @@ class Engine(Protocol):
 
     model: nn.Module
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate the gradients of one forward pass; ``last`` is the step's last pass."""
+    def forward_pass(self, last: bool) -> AbstractContextManager[object]:
+        """The context of one forward pass; ``last`` says that the step follows behind it."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of that pass."""
 
     def step(self, lr: float) -> float:
         """Clip, update, clear; the global norm of the gradients before clipping."""
-
-    def autocast(self) -> Any:
-        """The context of a forward pass."""
 
     def save(self, folder: Path) -> None:
         """Write this rank's part of the training state; called by all ranks."""

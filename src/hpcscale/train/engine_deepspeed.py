@@ -46,11 +46,11 @@ class DeepSpeedEngine:
         if setup.config.compile:
             self.engine.compile()
 
-    def autocast(self) -> AbstractContextManager[object]:
+    def forward_pass(self, last: bool) -> AbstractContextManager[object]:
+        self.engine.set_gradient_accumulation_boundary(last)
         return nullcontext()
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        self.engine.set_gradient_accumulation_boundary(last)
+    def backward(self, loss: Tensor) -> None:
         # DeepSpeed averages over ranks, the loop wants the sum.
         self.engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
 

@@ -26,22 +26,22 @@ class TorchEngine:
         self.scaler = torch.amp.GradScaler(enabled=setup.precision == "fp16")
         self.model: nn.Module = self.module
         if setup.ranks.world_size > 1:
-            self.model = DistributedDataParallel(
-                self.module, gradient_as_bucket_view=True, broadcast_buffers=False
-            )
+            self.model = DistributedDataParallel(self.module, gradient_as_bucket_view=True)
         if setup.config.compile:
             self.model.compile()
 
-    def autocast(self) -> AbstractContextManager[object]:
+    def forward_pass(self, last: bool) -> AbstractContextManager[object]:
+        if isinstance(self.model, DistributedDataParallel):
+            # Ranks meet in the last pass of a step; DDP decides that in its forward.
+            self.model.require_backward_grad_sync = last
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.ranks.device.type, DTYPES[self.precision])
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def backward(self, loss: Tensor) -> None:
         if isinstance(self.model, DistributedDataParallel):
             # DDP averages over ranks, the loop wants the sum.
             loss = loss * self.ranks.world_size
-            self.model.require_backward_grad_sync = last
         self.scaler.scale(loss).backward()
 
     def step(self, lr: float) -> float:

@@ -7,6 +7,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,17 +98,18 @@ def train(
         progress,
     )
     position = run.checkpoints.restore(run.engine) or Position(0, 0, 0.0)
-    lines = _cut_metrics(run.metrics, position.step, ranks)
-    loss = lines[-1]["loss"] if lines else math.nan
-    with open(run.metrics, "a", encoding="utf-8") as log:
+    loss = math.nan
+    # Rank 0 alone touches the file: another rank could see it before or after it is cut.
+    with _Metrics(run.metrics, position.step) if ranks.rank == 0 else nullcontext() as metrics:
         while position.step < run.plan.steps:
             position, line = _step(run, position)
             loss = line["loss"]
-            if ranks.rank == 0:
-                log.write(json.dumps(line) + "\n")
-                log.flush()
+            if metrics is not None:
+                metrics.write(line)
                 if progress:
                     progress(line)
+        if metrics is not None and metrics.last:
+            loss = metrics.last["loss"]
     weights = run.engine.weights()
     tokens_per_second = position.tokens / position.seconds if position.seconds else 0.0
     return TrainResult(
@@ -157,10 +159,10 @@ def _forward_backward(run: _Run, step: int, tokens: int) -> float:
         # A rank without rows in a short last batch repeats a row and gives it no weight.
         empty = first == last
         batch = run.stream.rows(first - empty, last)
-        with run.engine.autocast():
+        with run.engine.forward_pass(last=index == len(passes) - 1):
             nll = token_nll(run.engine.model, *batch_tensors(batch, run.stream, run.ranks)).sum()
         loss = nll * (0.0 if empty else 1.0 / tokens)
-        run.engine.backward(loss, last=index == len(passes) - 1)
+        run.engine.backward(loss)
         if not empty:
             total += nll.detach()
     return float(total)
@@ -215,8 +217,28 @@ def _check_finite(run: _Run, step: int, loss: float, norm: float) -> None:
     )
 
 
-def _cut_metrics(path: Path, step: int, ranks: Ranks) -> list[dict[str, Any]]:
-    """Keep the lines up to ``step``, so that each step stands once; the kept lines."""
+class _Metrics:
+    """A line a step, each step once: lines behind the checkpoint that a run goes on from go."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        lines = _lines_up_to(path, step)
+        self.last = lines[-1] if lines else None
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        self.handle = open(path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def write(self, line: dict[str, Any]) -> None:
+        self.last = line
+        self.handle.write(json.dumps(line) + "\n")
+        self.handle.flush()
+
+    def __enter__(self) -> _Metrics:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.close()
+
+
+def _lines_up_to(path: Path, step: int) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
@@ -227,9 +249,6 @@ def _cut_metrics(path: Path, step: int, ranks: Ranks) -> list[dict[str, Any]]:
             break  # the write that the kill cut short
         if line["step"] <= step:
             lines.append(line)
-    if ranks.rank == 0:
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-    ranks.barrier()
     return lines
 
 

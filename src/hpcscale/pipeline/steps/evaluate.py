@@ -20,17 +20,17 @@ def run(context: Context) -> StepResult:
     decides, params = context.decides, context.params
     store = TokenStore.open(context.input("store") / "store")
     started = time.monotonic()
-    with Ranks.from_environment() as ranks:
-        model = load_model(context.input("model") / "model").to(ranks.device)
-        result = evaluate(
-            model,
-            store,
-            sequence_length=decides["sequence_length"],
-            packing=decides["packing"],
-            micro_batch=params["micro_batch"],
-            ranks=ranks,
-            precision=decides["precision"],
-        )
+    ranks = Ranks.from_environment()
+    model = load_model(context.input("model") / "model").to(ranks.device)
+    result = evaluate(
+        model,
+        store,
+        sequence_length=decides["sequence_length"],
+        packing=decides["packing"],
+        micro_batch=params["micro_batch"],
+        ranks=ranks,
+        precision=decides["precision"],
+    )
     record = {**asdict(result), "cell": params["cell"], "seconds": time.monotonic() - started}
     if context.rank == 0:
         write_json(context.directory / RECORD, record)

@@ -27,23 +27,23 @@ def run(context: Context) -> StepResult:
     store = TokenStore.open(context.input("pool") / "store")
     index, count = decides["shard"]
     first, last = shard_range(index, count, store.n_documents)
-    with Ranks.from_environment() as ranks:
-        # Ranks take interleaved documents of the shard and meet in the sum.
-        mine = np.arange(first + ranks.rank, last, ranks.world_size)
-        model = load_model(context.input("model") / "model").to(ranks.device)
-        nll = np.zeros(last - first)
-        tokens = np.zeros(last - first)
-        sums, counts = document_nll(
-            model,
-            store,
-            mine,
-            sequence_length=decides["sequence_length"],
-            device=ranks.device,
-            precision=decides["precision"],
-            progress=lambda done, total: context.progress(done, total, "tokens"),
-        )
-        nll[mine - first], tokens[mine - first] = sums, counts
-        nll, tokens = ranks.all_sum(nll), ranks.all_sum(tokens)
+    ranks = Ranks.from_environment()
+    # Ranks take interleaved documents of the shard and meet in the sum.
+    mine = np.arange(first + ranks.rank, last, ranks.world_size)
+    model = load_model(context.input("model") / "model").to(ranks.device)
+    nll = np.zeros(last - first)
+    tokens = np.zeros(last - first)
+    sums, counts = document_nll(
+        model,
+        store,
+        mine,
+        sequence_length=decides["sequence_length"],
+        device=ranks.device,
+        precision=decides["precision"],
+        progress=lambda done, total: context.progress(done, total, "tokens"),
+    )
+    nll[mine - first], tokens[mine - first] = sums, counts
+    nll, tokens = ranks.all_sum(nll), ranks.all_sum(tokens)
     if context.rank == 0:
         table = pa.table(
             {

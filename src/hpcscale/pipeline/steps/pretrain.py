@@ -26,7 +26,7 @@ def run(context: Context) -> StepResult:
     order = document_order(store.ids, decides["seed"])
     stream = PackedStream(store, order, wanted, decides["sequence_length"], decides["packing"])
     shape = Shape(**decides["shape"])
-    with Ranks.from_environment() as ranks:
-        context_length = shape.context or decides["sequence_length"]
-        model = build_model(shape, store.vocab_size, context_length, store.eot_id)
-        return train_and_save(context, model, stream, decides["seed"], ranks, {})
+    ranks = Ranks.from_environment()
+    context_length = shape.context or decides["sequence_length"]
+    model = build_model(shape, store.vocab_size, context_length, store.eot_id)
+    return train_and_save(context, model, stream, decides["seed"], ranks, {})

@@ -22,6 +22,6 @@ def run(context: Context) -> StepResult:
         store, store.index_of(ids), tokens, decides["sequence_length"], decides["packing"]
     )
     facts = read_json(selected / "selection.json")
-    with Ranks.from_environment() as ranks:
-        model = load_model(context.input("model") / "model")
-        return train_and_save(context, model, stream, decides["seed"], ranks, facts)
+    ranks = Ranks.from_environment()
+    model = load_model(context.input("model") / "model")
+    return train_and_save(context, model, stream, decides["seed"], ranks, facts)
