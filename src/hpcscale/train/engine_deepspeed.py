@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import deepspeed
-import deepspeed.comm.torch as deepspeed_comm
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
@@ -27,10 +28,13 @@ class DeepSpeedEngine:
         self.stage = setup.config.zero
         # Stage 0 in fp32 has no wrapped optimizer that would report the norm it clips by.
         self.own_clipping = self.stage == 0 and setup.precision == "fp32"
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         setup.ranks.open_group()
         if setup.ranks.device.type == "cpu":
             # The shared-memory op serves inference alone and costs a minute of g++ at first use.
-            deepspeed_comm.build_shm_op = lambda: None
+            # By name, since an attribute of the package hides this module behind torch itself.
+            backend: Any = importlib.import_module("deepspeed.comm.torch")
+            backend.build_shm_op = lambda: None
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
         model = setup.model.to(setup.ranks.device).train()
         self.names = {id(p): name for name, p in model.named_parameters()}

@@ -26,7 +26,6 @@ def deepspeed_config(
         "gradient_clipping": 0.0 if own_clipping else config.clip,
         "prescale_gradients": False,
         "gradient_predivide_factor": 1.0,
-        "sparse_gradients": False,
         "communication_data_type": "fp32",
         "data_types": {"grad_accum_dtype": "fp32"},
         "fp16": {

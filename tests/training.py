@@ -1,0 +1,133 @@
+"""A small training run as a script, one process a rank: what several test folders start.
+
+    python -m training OUT key=value ...     (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+DEFAULTS = {"engine": "torch", "precision": "fp32", "packing": "concat", "tokens": 2500,
+            "global_batch": 128, "micro_batch": 1, "zero": 0, "clip": 0.5, "every_steps": 0,
+            "keep": 2, "stop_at": 0, "lr": 3e-3, "key": "key"}  # fmt: skip
+VOCABULARY, LENGTH = 300, 16
+
+
+def make_store(folder: Path, seed: int = 0, documents: int = 120) -> None:
+    """Documents whose tokens follow from each other, so that there is something to learn."""
+    from hpcscale.data.writer import StoreWriter
+
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    writer = StoreWriter(folder, VOCABULARY)
+    for index in range(documents):
+        start = int(rng.integers(0, 250))
+        body = (start + np.arange(int(rng.integers(4, 45))) * 7) % 299
+        tokens = np.append(body, VOCABULARY - 1)
+        writer.append(1000 + index, ("even", "odd")[index % 2], 3 * len(tokens), tokens)
+    writer.finish("pool", VOCABULARY - 1, {})
+
+
+def run_ranks(
+    out: Path, world: int, check: bool = True, timeout: float = 240, **settings: Any
+) -> dict[str, Any]:
+    """Train on ``world`` ranks; what rank 0 wrote, with the metrics as ``lines``."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    out.mkdir(parents=True, exist_ok=True)
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+              "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}  # fmt: skip
+    words = [f"{key}={value}" for key, value in settings.items()]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "training", str(out), *words],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+    if check:
+        for process, output in zip(processes, outputs, strict=True):
+            assert process.returncode == 0, output
+    return {"codes": [p.returncode for p in processes], "output": "\n".join(outputs)} | read(out)
+
+
+def read(out: Path) -> dict[str, Any]:
+    metrics = out / "metrics.jsonl"
+    lines = [json.loads(x) for x in metrics.read_text().splitlines()] if metrics.exists() else []
+    result = out / "result.json"
+    return {"lines": lines} | (json.loads(result.read_text()) if result.exists() else {})
+
+
+def main() -> None:
+    import torch
+
+    from hpcscale.config.model import Shape
+    from hpcscale.config.train import CheckpointConfig, TrainConfig
+    from hpcscale.data.packing import PackedStream
+    from hpcscale.data.store import TokenStore
+    from hpcscale.errors import HpcscaleError
+    from hpcscale.evaluate.loss import evaluate
+    from hpcscale.model.build import build_model, load_model, save_model
+    from hpcscale.train.distributed import Ranks, close_group
+    from hpcscale.train.loop import train
+
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    given = dict(word.split("=", 1) for word in sys.argv[2:])
+    s = {k: type(v)(given.get(k, v)) for k, v in DEFAULTS.items()}
+    store = TokenStore.open(out.parent / "store")
+    stream = PackedStream(
+        store, np.arange(store.n_documents), int(s["tokens"]), LENGTH, s["packing"]
+    )
+    config = TrainConfig(
+        global_batch=s["global_batch"], micro_batch=s["micro_batch"], lr=s["lr"], zero=s["zero"],
+        clip=s["clip"], warmup="10%",
+        checkpoint=CheckpointConfig(every_steps=s["every_steps"] or None, keep=s["keep"]),
+    )  # fmt: skip
+    shape = Shape(layers=2, width=32, heads=2)
+    model = build_model(shape, VOCABULARY, LENGTH, VOCABULARY - 1)
+    ranks = Ranks.from_environment()
+    seen: list[int] = []
+
+    def stop() -> bool:
+        # One rank alone is told, and all must agree.
+        seen.append(1)
+        return bool(s["stop_at"]) and ranks.rank == ranks.world_size - 1 and len(seen) > s["stop_at"]
+
+    try:
+        result = train(
+            model, stream, config, engine=s["engine"], precision=s["precision"], seed=0,
+            ranks=ranks, out=out, key=s["key"], stop=stop,
+        )  # fmt: skip
+    except HpcscaleError as error:
+        print(f"{type(error).__name__}: {error}")
+        sys.exit(error.exit_code)
+    if ranks.rank == 0:
+        save_model(model, out / "model", result.weights)
+    ranks.barrier()
+    loaded = load_model(out / "model")
+    measured = evaluate(
+        loaded, store, sequence_length=LENGTH, packing=s["packing"], micro_batch=4, ranks=ranks
+    )
+    if ranks.rank == 0:
+        digest = sum(float(p.double().abs().sum()) for p in loaded.parameters())
+        values = {"eval_loss": measured.loss, "digest": digest, "train_loss": result.train_loss,
+                  "tokens": result.tokens, "steps": result.steps}  # fmt: skip
+        (out / "result.json").write_text(json.dumps(values))
+    close_group()
+
+
+if __name__ == "__main__":
+    main()
