@@ -54,16 +54,17 @@ spawn() {
   shift
   setsid "$@" </dev/null >>"$BASE/log/$name.out" 2>&1 &
   pid=$!
+  disown
   printf '%s %s\n' "$pid" "$(started_at "$pid")" >"$BASE/run/$name.pid"
 }
 
-# stop NAME: at once; nothing that a daemon would write on a slow end is needed again
+# stop NAME [SIGNAL]: at once (KILL) unless told otherwise
 stop() {
   local pid
   if alive "$1"; then
     read -r pid _ <"$BASE/run/$1.pid"
-    kill -KILL "$pid" 2>/dev/null || true
-    until_true 5 dead "$1" || die "$1 (process $pid) does not end"
+    kill "-${2:-KILL}" "$pid" 2>/dev/null || true
+    until_true 10 dead "$1" || die "$1 (process $pid) does not end"
   fi
   rm -f "$BASE/run/$1.pid"
 }
@@ -87,6 +88,7 @@ failed() {
     [[ -s $file ]] || continue
     printf -- '--- end of %s\n' "$file" >&2
     tail -n 15 "$file" >&2
+    break
   done
   "$HERE/down" --keep-logs >&2 || true
   exit 1
@@ -138,22 +140,24 @@ own_network() { [[ $(readlink "/proc/$1/ns/net") != "$(readlink /proc/self/ns/ne
 
 start_flat_node() { spawn "$1" slurmd -D -f "$CONF" -N "$1"; }
 
-# Without a pid namespace a node's tasks are found by the environment that slurmd gives them, and its
-# slurmstepds by the spool folder that they stand in.
+# Without a pid namespace a node's tasks are known by the environment that slurmd gives them, and its
+# slurmstepds by the log file that they hold open. A dying stepd may still be starting a task: repeated
+# until none is left.
 kill_flat_tasks() {
-  local round process
-  for round in 1 2 3; do  # a dying stepd may still be starting a task
-    for process in /proc/[0-9]*; do
-      if task_of "$process" "$1" || stepd_of "$process" "$1"; then
-        kill -KILL "${process#/proc/}" 2>/dev/null || true
-      fi
-    done
+  local round pids
+  for round in 1 2 3 4 5; do
+    pids=$(flat_tasks "$1" | sort -u)
+    [[ -n $pids ]] || return 0
+    xargs kill -KILL <<<"$pids" 2>/dev/null || true
   done
 }
-task_of() {
-  grep -qzxF "SLURM_CONF=$CONF" "$1/environ" 2>/dev/null && grep -qzxF "SLURMD_NODENAME=$2" "$1/environ" 2>/dev/null
-}
-stepd_of() {
-  [[ $(cat "$1/comm" 2>/dev/null) == slurmstepd ]] || return 1
-  find "$1/fd" -lname "$BASE/log/$2.log" 2>/dev/null | grep -q .
+flat_tasks() {
+  local file
+  { grep -lzxF "SLURMD_NODENAME=$1" /proc/[0-9]*/environ 2>/dev/null || true; } | while read -r file; do
+    grep -qzxF "SLURM_CONF=$CONF" "$file" 2>/dev/null && cut -d/ -f3 <<<"$file"
+  done
+  { find /proc/[0-9]*/fd -lname "$BASE/log/$1.log" 2>/dev/null || true; } | cut -d/ -f3 | while read -r file; do
+    [[ $(cat "/proc/$file/comm" 2>/dev/null) == slurmstepd ]] && echo "$file"
+  done
+  return 0
 }

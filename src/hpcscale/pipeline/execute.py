@@ -46,7 +46,8 @@ def _submit(sweep: Sweep, plan: Plan, say: Callable[[str], None]) -> None:
     executor = SlurmExecutor(sweep.profile, sweep.run_dir / "logs")
     for array, ids in submit(sweep, plan, executor):
         parents = ", ".join(dict.fromkeys(job.partition("_")[0] for job in ids))
-        say(f"submitted {array.stage}: {len(ids)} elements as job array {parents}")
+        size = f"{len(ids)} elements as job array" if len(ids) > 1 else "job"
+        say(f"submitted {array.stage}: {size} {parents}")
 
 
 def _run_here(sweep: Sweep, plan: Plan, say: Callable[[str], None]) -> bool:
