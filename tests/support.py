@@ -41,14 +41,15 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "hpcscale.cli.main", *map(str, words)]
 
 
+_SEA = "the ship sails over a deep blue water and turns to the far shore with wind"
+_CODE = "def value return for item in range if not none else print sum of list"
+
+
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sentences of a small grammar, in two domains."""
     rng = random.Random(7)
-    words = {
-        "sea": "the ship sails over a deep blue water and turns to the far shore with wind".split(),
-        "code": "def value return for item in range if not none else print sum of list".split(),
-    }
+    words = {"sea": _SEA.split(), "code": _CODE.split()}
     path = tmp_path_factory.mktemp("texts") / "docs.jsonl"
     with open(path, "w", encoding="utf-8") as handle:
         for index in range(1500):

@@ -1,6 +1,6 @@
 """A small training run as a script, one process a rank: what several test folders start.
 
-    python -m training OUT key=value ...     (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment)
+    python -m training OUT key=value ...     (RANK, WORLD_SIZE, MASTER_* set)
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def main() -> None:
     def stop() -> bool:
         # One rank alone is told, and all must agree.
         seen.append(1)
-        return bool(s["stop_at"]) and ranks.rank == ranks.world_size - 1 and len(seen) > s["stop_at"]
+        return (
+            bool(s["stop_at"]) and ranks.rank == ranks.world_size - 1 and len(seen) > s["stop_at"]
+        )
 
     try:
         result = train(

@@ -76,14 +76,17 @@ def fit(
     columns: Mapping[str, str] | None = None,
     base_loss: float | None = None,
 ) -> dict[str, Any]:
-    """``analyse``, and with ``holdout`` the forecast of each method's largest budgets from the rest."""
+    """``analyse``, and a forecast of each method's ``holdout`` largest budgets from the rest."""
     summary = analyse(source, out, base_loss, laws, columns)
     if holdout:
         losses = read_losses(source, columns)
         frame = holdout_frame(losses, make_laws(laws, base_loss), holdout)
         frame.to_csv(out / HOLDOUT, index=False)
         errors = frame["relative_error"].abs()
-        summary["holdout"] = {"budgets": holdout, "mean_absolute_relative_error": float(errors.mean())}
+        summary["holdout"] = {
+            "budgets": holdout,
+            "mean_absolute_relative_error": float(errors.mean()),
+        }
     return summary
 
 

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shape:
-    """A parameter that enters non-linearly; fitted as its logarithm between ``low`` and ``high``."""
+    """A parameter that enters non-linearly; its logarithm is fitted, within the bounds."""
 
     name: str
     unit: str

@@ -22,7 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False,
           "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.5, "legend.frameon": False,
-          "savefig.dpi": 200, "figure.constrained_layout.use": True, "pdf.fonttype": 42}  # fmt: skip
+          "savefig.dpi": 200, "figure.constrained_layout.use": True,
+          "pdf.fonttype": 42}  # fmt: skip
 #: One column of a two-column paper, in inches.
 _SIZE = (3.5, 2.9)
 
@@ -38,7 +39,7 @@ def style_of(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 def loss_against_tokens(
     frame: pd.DataFrame, fits: dict[str, Fit], base_loss: float | None, out: Path
 ) -> None:
-    """Write ``out``.png and .pdf: seeds as points, curves with 95 % bands, the base model's loss."""
+    """Write ``out``.png and .pdf: seeds as points, curves with 95 % bands, the base loss."""
     methods = list(dict.fromkeys(frame["method"]))
     styles = style_of(methods)
     with plt.rc_context(_STYLE):

@@ -107,7 +107,8 @@ def parse_bytes(value: int | str) -> int:
     if not match:
         raise ConfigError(f"{value!r} is not a size; write 500MB, 16GiB or 16G")
     decimal = str(value).strip().lower().endswith("b") and not match[3] and match[2]
-    return round(float(match[1]) * (1000 if decimal else 1024) ** _POWER[match[2].lower()])
+    base = 1000 if decimal else 1024
+    return round(float(match[1]) * float(base ** _POWER[match[2].lower()]))
 
 
 def format_bytes(count: float) -> str:

@@ -1,7 +1,8 @@
 """One real Slurm for the whole session.
 
-A cluster that runs already (DEVCLUSTER_BASE, or the default folder) is used and left running. Otherwise
-one is started and stopped again; HPCSCALE_DEVCLUSTER=keep starts it in that folder and leaves it up.
+A cluster that runs already (DEVCLUSTER_BASE, or the default folder) is used and left running.
+Otherwise one is started and stopped again; HPCSCALE_DEVCLUSTER=keep starts it in that folder and
+leaves it up.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from cluster.devcluster import Cluster, free_port, leftovers, why_not
 
 
@@ -40,3 +42,11 @@ def devcluster() -> Iterator[Cluster]:
     finally:
         own.tool("down")
     assert leftovers(own) == []
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(devcluster: Cluster) -> Iterator[Path]:
+    """The cluster's folder; Slurm's commands of this process and its children go there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", devcluster.environment["SLURM_CONF"])
+        yield devcluster.base

@@ -1,4 +1,4 @@
-"""The dev cluster as tests use it: a handle on slurm/devcluster, and what it must not leave behind."""
+"""The dev cluster as tests use it: a handle on slurm/devcluster, and a look for what it left."""
 
 from __future__ import annotations
 

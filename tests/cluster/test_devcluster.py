@@ -1,4 +1,4 @@
-"""slurm/devcluster is a real Slurm: nodes, arrays, accounting, GPUs, and nothing left afterwards."""
+"""slurm/devcluster is a real Slurm: nodes, arrays, accounting, GPUs; it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cluster.devcluster import NODES, Cluster, free_port, leftovers, why_not
 
 pytestmark = pytest.mark.slurm
@@ -76,7 +77,6 @@ def test_an_array_of_two_nodes_with_two_tasks_each(devcluster: Cluster, tmp_path
 
 
 def test_gpus_are_given_out_once(devcluster: Cluster, tmp_path: Path) -> None:
-    devices = []
     jobs = []
     for name in ("a", "b", "c"):
         command = "echo $CUDA_VISIBLE_DEVICES; sleep 3"

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support import SWEEP, Run, command, hpcscale, texts
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster")]
@@ -100,7 +101,8 @@ def test_eval_sh_gives_the_sweeps_numbers(sweep: Path, repository: Path, tmp_pat
     (cell,) = sweep.glob("cells/random-8k-s0-*")
     out = tmp_path / "eval.json"
     environment = {**os.environ, "HPCSCALE_DATA": str(sweep), "HPCSCALE_OUT": str(out),
-                   "HPCSCALE_SITE": "devcluster", "HPCSCALE": str(Path(command()[0]).parent / "hpcscale")}  # fmt: skip
+                   "HPCSCALE_SITE": "devcluster",
+                   "HPCSCALE": str(Path(command()[0]).parent / "hpcscale")}  # fmt: skip
     subprocess.run(
         ["sbatch", "--wait", "--nodes=2", "--ntasks-per-node=2",
          f"--output={tmp_path}/eval.log", repository / "slurm" / "eval.sh", cell],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from training import make_store, run_ranks
 
 pytestmark = pytest.mark.distributed

@@ -1,4 +1,4 @@
-"""Wrong input ends in one clear message and exit code 2, before anything is written or submitted."""
+"""Wrong input ends in one clear message and exit code 2, before anything is started."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from hpcscale.cli.main import main
 
 
 @pytest.fixture
-def fails(
-    sweep_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):  # type: ignore[no-untyped-def]
+def fails(sweep_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     """Call the command line; the message on standard error, after what must always hold."""
 
     def call(*words: object, code: int = 2) -> str:
@@ -123,10 +121,14 @@ def test_a_model_with_too_short_a_context(fails, tmp_path: Path, sweep_file: Pat
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps({"n_positions": 16}))
-    message = fails("sweep", sweep_file, "--executor", "local", "--set", f"model={{source: {model}}}")
+    message = fails(
+        "sweep", sweep_file, "--executor", "local", "--set", f"model={{source: {model}}}"
+    )
     assert "longer than the 16 positions" in message
 
 
-@pytest.mark.parametrize("words", [["swep"], ["sweep"], ["sweep", "x", "--executor", "pbs"], ["eval"]])
+@pytest.mark.parametrize(
+    "words", [["swep"], ["sweep"], ["sweep", "x", "--executor", "pbs"], ["eval"]]
+)
 def test_a_wrong_command_line(fails, words: list[str]) -> None:  # type: ignore[no-untyped-def]
     assert "Usage:" in fails(*words)

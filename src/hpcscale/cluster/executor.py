@@ -79,12 +79,13 @@ class SlurmExecutor:
         """The script that ``submit`` hands to sbatch for the first array; asks no Slurm."""
         folder = self.folder / stage
         count = min(len(payloads), self.profile.max_array_size)
-        return _make_sbatch_string(
+        script: str = _make_sbatch_string(
             command=f"{shlex.join(self._python())} -u -m submitit.core._submit {folder}",
             folder=folder,
             map_count=count if count > 1 else None,
             **self._parameters(name, resources, dependencies),
         )
+        return script
 
     def _python(self) -> list[str]:
         container = self.profile.container

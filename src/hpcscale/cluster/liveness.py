@@ -20,7 +20,7 @@ def slurm_available() -> bool:
 
 
 def alive(jobs: Sequence[str]) -> dict[str, str]:
-    """``running``, ``queued``, ``gone`` or ``unknown`` for each job (``123``) or element (``123_4``).
+    """``running``, ``queued``, ``gone`` or ``unknown`` of jobs (``123``) and elements (``123_4``).
 
     One call for all. Where Slurm does not answer every job is unknown, never gone.
     """

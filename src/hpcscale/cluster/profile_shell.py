@@ -14,7 +14,9 @@ def profile_shell(profile: SiteProfile) -> str:
     HPCSCALE_SRUN_ARGS: flags for srun. HPCSCALE_COMMAND: how to call hpcscale on a node.
     """
     container = profile.container
-    python = ["hpcscale"] if container.kind == "none" else [container.python, "-m", "hpcscale.cli.main"]
+    python = (
+        ["hpcscale"] if container.kind == "none" else [container.python, "-m", "hpcscale.cli.main"]
+    )
     flags, command = container_wrap(container, python)
     lines = [f"module load {shlex.quote(module)}" for module in profile.modules]
     lines += [f"export {key}={shlex.quote(text)}" for key, text in profile.environment.items()]

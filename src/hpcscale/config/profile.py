@@ -55,9 +55,9 @@ class SiteProfile(Section):
     max_restarts: int = Field(default=20, ge=0)
     network_on_compute: bool = False
     signal_seconds: int = Field(default=120, ge=10)
-    extra_sbatch: dict[str, str | int | bool] = {}
+    extra_sbatch: dict[str, str | int | bool] = Field(default={})
     modules: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default={})
     setup: tuple[str, ...] = ()
     srun_args: tuple[str, ...] = ()
     container: ContainerConfig = ContainerConfig()
@@ -97,7 +97,9 @@ def load_profile(name: str | None) -> SiteProfile:
             return load_model_file(SiteProfile, folder / f"{name}.yaml")
     if name == "generic":
         return SiteProfile(name="generic")
-    known = sorted({path.stem for f in profile_folders() if f.is_dir() for path in f.glob("*.yaml")})
+    known = sorted(
+        {path.stem for f in profile_folders() if f.is_dir() for path in f.glob("*.yaml")}
+    )
     raise ConfigError(
         f"there is no site profile `{name}`; known: {', '.join(known) or 'none'}; put your own "
         f"into {profile_folders()[0]}, or give the path of a YAML file"

@@ -76,7 +76,9 @@ class SweepConfig(Section):
     model: ModelConfig
     tokenizer: TokenizerConfig
     data: DataConfig
-    selection: tuple[MethodConfig, ...] = Field(default=("random",), min_length=1)
+    selection: tuple[MethodConfig, ...] = Field(
+        default=(MethodConfig(name="random", method="random"),), min_length=1
+    )
     budgets: Budgets
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
     train: TrainConfig = TrainConfig()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hpcscale.atomic import read_done
 from hpcscale.errors import CheckpointError, DataError
@@ -19,7 +19,7 @@ class EvalData:
 
     store: Path
     sequence_length: int
-    packing: str
+    packing: Literal["concat", "isolate"]
     precision: str
 
 
@@ -94,7 +94,9 @@ def model_directory(name: str) -> str | Path:
     path = Path(name).expanduser()
     if not path.is_dir():
         if name.startswith((".", "/", "~")) or len(path.parts) > 2:
-            raise CheckpointError(f"{name}: no such directory; `hpcscale status RUN --all` lists cells")
+            raise CheckpointError(
+                f"{name}: no such directory; `hpcscale status RUN --all` lists cells"
+            )
         return name
     for candidate in (path, path / "model"):
         if (candidate / "config.json").exists():
@@ -112,4 +114,3 @@ def _check_vocabulary(name: str, model: Any, store: Any) -> None:
             f"{name} has a vocabulary of {size}, the tokens in {store.path} go up to "
             f"{store.vocab_size - 1}; the model belongs to another tokenizer"
         )
-

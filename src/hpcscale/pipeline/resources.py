@@ -35,10 +35,11 @@ def resolve(
     run, so that a task that comes back computes with as many threads as before.
     """
     asked = config.resources.of(stage)
-    gpus = asked.gpus
-    if gpus == "auto":
+    if asked.gpus == "auto":
         gpus = min(1, machine.gpus) if machine.side_by_side else machine.gpus
-    elif machine.side_by_side and gpus > machine.gpus:
+    else:
+        gpus = int(asked.gpus)
+    if asked.gpus != "auto" and machine.side_by_side and gpus > machine.gpus:
         raise ConfigError(
             f"resources.{stage}.gpus asks for {gpus} GPUs, this machine has {machine.gpus}; "
             f"run on the cluster (--executor slurm) or say --set resources.{stage}.gpus=auto"
@@ -49,8 +50,9 @@ def resolve(
             f"run on the cluster (--executor slurm) or say --set resources.{stage}.nodes=1"
         )
     per_node = gpus or asked.ranks
-    cpus = asked.cpus
-    if cpus == "auto":
+    if asked.cpus != "auto":
+        cpus = int(asked.cpus)
+    else:
         neighbours = max(1, tasks_of_stage) if machine.side_by_side else 1
         cores = machine.cores or per_node
         cpus = max(1, cores // (per_node * min(neighbours, max(1, cores // per_node))))

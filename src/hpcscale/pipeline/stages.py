@@ -145,7 +145,8 @@ class Pipeline:
     def pretraining(self) -> TrainConfig:
         """The train section with the overrides of ``model.pretrain``."""
         pretrain = self.config.model.pretrain
-        values = {k: v for k, v in {"lr": pretrain.lr, "warmup": pretrain.warmup}.items() if v}
+        given: dict[str, Any] = {"lr": pretrain.lr, "warmup": pretrain.warmup}
+        values = {key: value for key, value in given.items() if value}
         if "lr" in values:
             values |= {"lr_scaling": "none", "lr_reference_batch": None}
         return self.config.train.model_copy(update=values)
@@ -251,7 +252,7 @@ class Pipeline:
 def _perplexity(pipeline: Pipeline, request: ScoreRequest) -> Task:
     source = request.params["model"]
     model = pipeline.base if source == "base" else pipeline.model(source)
-    inputs = {
+    inputs: dict[str, tuple[Task, ...]] = {
         "model": (model,),
         "pool": (pipeline.stores["pool"],),
         "tokenizer": (pipeline.tokenizer,),

@@ -1,4 +1,4 @@
-"""How a global batch is split over ranks and micro-batches. Imports no torch: the planner calls it."""
+"""How a global batch is split over ranks and micro-batches. No torch: the planner calls it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from hpcscale.errors import ConfigError
 
 
-def check_batch(
-    global_batch: int, sequence_length: int, world_size: int, micro_batch: int
-) -> int:
+def check_batch(global_batch: int, sequence_length: int, world_size: int, micro_batch: int) -> int:
     """Forward passes of each rank a step.
 
     global_batch in tokens, micro_batch in sequences. Raises ConfigError naming the values that

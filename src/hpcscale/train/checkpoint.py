@@ -1,7 +1,7 @@
 """Training state on disk: whole tags only, verified when read, the newest good one used.
 
-    checkpoints/step-00001000/  the engine's files, manifest.json with their SHA-256
-    checkpoints/latest          the newest tag, written last
+checkpoints/step-00001000/  the engine's files, manifest.json with their SHA-256
+checkpoints/latest          the newest tag, written last
 """
 
 from __future__ import annotations
@@ -94,8 +94,11 @@ class Checkpoints:
 
         Raises CheckpointError where every tag is broken, or one is of another task.
         """
-        chosen, problems = self._newest_good() if self.ranks.rank == 0 else (-1, [])
-        chosen = int(self.ranks.all_sum([chosen if self.ranks.rank == 0 else 0])[0])
+        problems: list[str] = []
+        chosen = 0
+        if self.ranks.rank == 0:
+            chosen, problems = self._newest_good()
+        chosen = int(self.ranks.all_sum([chosen])[0])
         if chosen < 0:
             if problems:
                 raise CheckpointError(
@@ -109,7 +112,7 @@ class Checkpoints:
         return Position(chosen, int(record["tokens"]), float(record["seconds"]))
 
     def _newest_good(self) -> tuple[int, list[str]]:
-        problems = []
+        problems: list[str] = []
         for tag in reversed(self.tags()):
             problem = self._problem(self.folder / tag)
             if problem is None:

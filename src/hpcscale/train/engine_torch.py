@@ -42,7 +42,7 @@ class TorchEngine:
         if isinstance(self.model, DistributedDataParallel):
             # DDP averages over ranks, the loop wants the sum.
             loss = loss * self.ranks.world_size
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self, lr: float) -> float:
         for group in self.optimizer.param_groups:

@@ -32,7 +32,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Of all attempts of a run. ``weights`` is set on rank 0 where the module does not hold them."""
+    """Of all attempts. ``weights`` is set on rank 0 where the module does not hold them."""
 
     tokens: int
     steps: int
@@ -202,7 +202,9 @@ def _save_if_due(run: _Run, position: Position) -> Position:
         run.checkpoints.save(run.engine, position)
         run.saved = time.monotonic()
     if stopping:
-        raise Preempted(f"stopped after step {position.step} of {run.plan.steps}; the state is saved")
+        raise Preempted(
+            f"stopped after step {position.step} of {run.plan.steps}; the state is saved"
+        )
     return position
 
 
@@ -257,5 +259,3 @@ def _peak_memory(ranks: Ranks) -> int:
     if ranks.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(ranks.device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-

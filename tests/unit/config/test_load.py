@@ -170,7 +170,7 @@ def test_what_is_no_sweep_file_is_refused(tmp_path: Path, text: str, message: st
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ConfigError, match="nowhere.yaml: no such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
         load_sweep(Path("nowhere.yaml"))
 
 
