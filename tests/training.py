@@ -1,6 +1,6 @@
 """A small training run as a script, one process a rank: what several test folders start.
 
-    python -m training OUT key=value ...     (RANK, WORLD_SIZE, MASTER_* set)
+python -m training OUT key=value ...     (RANK, WORLD_SIZE, MASTER_* set)
 """
 
 from __future__ import annotations

@@ -99,8 +99,9 @@ def _value(
             line = key_node.start_mark.line + 1
             if key in mapping:
                 raise ConfigError(f"{path}:{line}: `{key}` stands here twice; delete one")
-            mapping[key] = _value(loader, value_node, (*place, key), lines, path)
-            lines[(*place, key)] = line
+            here = (*place, key)
+            mapping[key] = _value(loader, value_node, here, lines, path)
+            lines[here] = line
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [
