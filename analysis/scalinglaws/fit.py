@@ -20,6 +20,8 @@ _ITERATIONS = 200
 _STEP = 1e-5
 #: Starts whose objective is this close, relatively, reached the same optimum.
 _SAME = 1e-6
+#: Cosine between residuals and tangent below which an optimum is reached to rounding.
+_FLAT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def minimise(problem: Problem, starts: Floats | None = None) -> Optimum:
     residuals, amplitudes = problem.solve(logs)
     sse = (residuals**2).sum(axis=1)
     damping = np.full(len(logs), 1e-3)
+    exact = 1e-20 * (problem.losses**2).sum()
     gradient = np.zeros(len(logs))
     for _ in range(_ITERATIONS if logs.shape[1] else 0):
         jacobian = _jacobian(problem, logs)
@@ -137,12 +140,13 @@ def minimise(problem: Problem, starts: Floats | None = None) -> Optimum:
         residuals = np.where(better[:, None], trial_residuals, residuals)
         amplitudes = np.where(better[:, None], trial_amplitudes, amplitudes)
         sse = np.where(better, trial_sse, sse)
-        damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-12, 1e12)
+        damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-12, 1e12)
         # The cosine between residuals and the tangent: scale-free, 0 at an optimum.
         lengths = np.sqrt(diagonal * sse[:, None]) + 1e-300
         inside = (logs > low + 1e-9) & (logs < high - 1e-9)
         gradient = np.where(inside, np.abs(slope) / lengths, 0).max(axis=1)
-        if (gained <= 1e-15 * sse).all() and (damping > 1e6).all():
+        gradient = np.where(sse <= exact, 0, gradient)
+        if ((gradient < _FLAT) | (damping > 1e8) | (gained < 1e-12 * sse) & better).all():
             break
     best = int(sse.argmin())
     same = sse <= sse[best] * (1 + _SAME) + 1e-24

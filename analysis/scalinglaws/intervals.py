@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from scalinglaws.fit import Fit, Optimum, Problem, minimise
 from scalinglaws.laws import Floats
 
 _CONFIDENCE = 0.95
-_DOUBLINGS = 40
-_BISECTIONS = 30
+#: In the logarithm of a parameter: a factor of 5e8 either way is no answer.
+_FARTHEST = 20.0
 
 
 def profile_intervals(
@@ -36,21 +36,17 @@ def profile_intervals(
 def _end(problem: Problem, optimum: Optimum, name: str, limit: float, side: int) -> float:
     """The value beside the optimum at which the profile reaches ``limit``; infinite if nowhere."""
     value = optimum.values[name]
-    inside, step = 0.0, 0.01
-    for _ in range(_DOUBLINGS):
-        outside = inside + step
-        if _profile(problem, optimum, name, value * np.exp(side * outside)) > limit:
-            break
-        inside, step = outside, step * 1.6
-        if outside > 60:
+
+    def excess(distance: float) -> float:
+        sse = _profile(problem, optimum, name, value * np.exp(side * distance))
+        return float(np.sqrt(sse) - np.sqrt(limit))
+
+    inside, outside = 0.0, 0.02
+    while excess(outside) < 0:
+        inside, outside = outside, outside * 2
+        if outside > _FARTHEST:
             return side * np.inf
-    for _ in range(_BISECTIONS):
-        middle = (inside + outside) / 2
-        if _profile(problem, optimum, name, value * np.exp(side * middle)) > limit:
-            outside = middle
-        else:
-            inside = middle
-    return float(value * np.exp(side * outside))
+    return float(value * np.exp(side * optimize.brentq(excess, inside, outside, rtol=1e-5)))
 
 
 def _profile(problem: Problem, optimum: Optimum, name: str, value: float) -> float:
@@ -59,7 +55,7 @@ def _profile(problem: Problem, optimum: Optimum, name: str, value: float) -> flo
     names = [shape.name for shape in problem.free]
     keep = [index for index, other in enumerate(names) if other != name]
     low, high = held.bounds
-    around = optimum.logs[keep][None] + np.array([[0.0], [0.5], [-0.5], [2.0], [-2.0]])
+    around = optimum.logs[keep][None] + np.array([[0.0], [1.0], [-1.0]])
     return minimise(held, np.clip(around, low, high)).sse
 
 
