@@ -124,7 +124,7 @@ def main() -> None:
         loaded, store, sequence_length=LENGTH, packing=s["packing"], micro_batch=4, ranks=ranks
     )
     if ranks.rank == 0:
-        digest = sum(float(p.double().abs().sum()) for p in loaded.parameters())
+        digest = sum(float(p.detach().double().abs().sum()) for p in loaded.parameters())
         values = {"eval_loss": measured.loss, "digest": digest, "train_loss": result.train_loss,
                   "tokens": result.tokens, "steps": result.steps}  # fmt: skip
         (out / "result.json").write_text(json.dumps(values))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -87,5 +89,16 @@ class Ranks:
 
 def close_group() -> None:
     """Leave the process group, where one was joined; called once, when all tasks went well."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    dist.barrier()
+    dist.destroy_process_group()
+    # Threads of gloo can outlive their group, and the interpreter's teardown aborts on them: a
+    # rank whose work is done and marked would end as a failed one.
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
