@@ -80,7 +80,7 @@ def main() -> None:
     from hpcscale.errors import HpcscaleError
     from hpcscale.evaluate.loss import evaluate
     from hpcscale.model.build import build_model, load_model, save_model
-    from hpcscale.train.distributed import Ranks, close_group
+    from hpcscale.train.distributed import Ranks, close_group, skip_teardown
     from hpcscale.train.loop import train
 
     torch.set_num_threads(1)
@@ -115,6 +115,7 @@ def main() -> None:
         )  # fmt: skip
     except HpcscaleError as error:
         print(f"{type(error).__name__}: {error}")
+        skip_teardown(error.exit_code)
         sys.exit(error.exit_code)
     if ranks.rank == 0:
         save_model(model, out / "model", result.weights)

@@ -93,12 +93,19 @@ def close_group() -> None:
         return
     dist.barrier()
     dist.destroy_process_group()
-    # Threads of gloo can outlive their group, and the interpreter's teardown aborts on them: a
-    # rank whose work is done and marked would end as a failed one.
-    atexit.register(_leave)
+    skip_teardown(0)
 
 
-def _leave() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+def skip_teardown(code: int) -> None:
+    """End the process with ``code`` before C++ objects are torn down.
+
+    Threads of gloo can outlive their group, and teardown aborts on them: a rank whose work is
+    done, or saved, would look like one that crashed.
+    """
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)
