@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import LENGTH, VOCABULARY, make_store
 
 from hpcscale.config.model import Shape
 from hpcscale.data.packing import PackedStream
@@ -20,6 +19,7 @@ from hpcscale.model.flops import matmul_parameters, model_flops_per_token
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.loop import batch_tensors
+from training import LENGTH, VOCABULARY, make_store
 
 RANKS = Ranks()
 EOT = VOCABULARY - 1
@@ -88,11 +88,12 @@ def test_isolate_is_one_document_a_row(store: TokenStore, model) -> None:  # typ
             targets = torch.tensor(batch.targets[row][mine][None])
             alone = token_nll(model, inputs, targets)
             alone.sum().backward()
-            torch.testing.assert_close(packed[row][torch.tensor(mine)], alone[0], rtol=1e-5, atol=1e-5)
-    for ours, parameter in zip(gradients, model.parameters(), strict=True):
+            ours = packed[row][torch.tensor(mine)]
+            torch.testing.assert_close(ours, alone[0], rtol=1e-5, atol=1e-5)
+    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
         assert parameter.grad is not None
         scale = parameter.grad.abs().max()
-        torch.testing.assert_close(ours / scale, parameter.grad / scale, rtol=0, atol=1e-5)
+        torch.testing.assert_close(gradient / scale, parameter.grad / scale, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("packing", ["concat", "isolate"])
@@ -113,9 +114,7 @@ def test_domains_add_up(store: TokenStore, model) -> None:  # type: ignore[no-un
     assert set(result.domains) == {"even", "odd"}
     parts = result.domains.values()
     assert sum(p["tokens"] for p in parts) == result.tokens
-    assert sum(p["loss"] * p["tokens"] for p in parts) == pytest.approx(
-        result.loss * result.tokens
-    )
+    assert sum(p["loss"] * p["tokens"] for p in parts) == pytest.approx(result.loss * result.tokens)
 
 
 @pytest.mark.parametrize("batch_tokens", [16, 100, 4096])

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import optimize
+
 from scalinglaws import AnalysisError, analyse, fit_law, read_losses
 from scalinglaws.intervals import band
 from scalinglaws.laws import Power, Rectified
-from scipy import optimize
 
 BUDGETS = np.repeat(np.geomspace(1e5, 1e7, 6), 3)
 

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training import HERE, make_store, read, run_ranks
 
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import ConfigError
 from hpcscale.train.batching import BatchPlan, check_batch
 from hpcscale.train.schedule import Schedule
 from hpcscale.train.zero import deepspeed_config
+from training import HERE, make_store, read, run_ranks
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((1000, 128, 1, 1), "write 896 or 1024"), ((1024, 128, 3, 1), r"ranks may number \[1, 2, 4, 8\]"),
+    [((1000, 128, 1, 1), "write 896 or 1024"),
+     ((1024, 128, 3, 1), r"ranks may number \[1, 2, 4, 8\]"),
      ((1024, 128, 2, 3), r"write one of \[1, 2, 4\]"), ((64, 128, 1, 1), "write 128 or 256")],
 )  # fmt: skip
 def test_batches_that_do_not_divide_name_the_values_that_do(
@@ -62,9 +63,7 @@ def test_the_schedule_warms_up_peaks_and_ends_at_the_minimum() -> None:
 
 
 def test_the_rate_scales_with_the_batch() -> None:
-    config = TrainConfig(
-        lr=1e-3, global_batch=4096, lr_scaling="linear", lr_reference_batch=1024
-    )
+    config = TrainConfig(lr=1e-3, global_batch=4096, lr_scaling="linear", lr_reference_batch=1024)
     assert config.scaled_lr == pytest.approx(4e-3)
     assert Schedule.of(config, 10**6).peak == pytest.approx(4e-3)
 
