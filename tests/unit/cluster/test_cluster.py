@@ -1,0 +1,186 @@
+"""What goes to Slurm and into containers, as text; and what Slurm's answers mean."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpcscale.cluster.container import container_wrap
+from hpcscale.cluster.entry import expand_hosts, rank_environment, requeue
+from hpcscale.cluster.executor import SlurmExecutor
+from hpcscale.cluster.liveness import alive, check_partition, slurm_available
+from hpcscale.cluster.profile_shell import profile_shell
+from hpcscale.config.profile import ContainerConfig, SiteProfile, load_profile
+from hpcscale.config.resources import Resources
+from hpcscale.errors import ClusterError
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+KINDS = ["none", "apptainer", "pyxis", "podman", "charliecloud"]
+
+
+def container(kind: str) -> ContainerConfig:
+    if kind == "none":
+        return ContainerConfig()
+    return ContainerConfig(
+        kind=kind, image="/images/hpcscale.img", binds=("/scratch", "/data:/mnt"), gpu=True,
+        workdir="/scratch", extra_args=("--extra",),
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def profile(kind: str) -> SiteProfile:
+    return SiteProfile(
+        name="test", partition="gpu", account="ours", qos="high", constraint="a100",
+        gpus_per_node=4, signal_seconds=90, modules=("cuda/12",), environment={"X": "a b"},
+        setup=("ulimit -n 4096",), srun_args=("--mpi=none",), extra_sbatch={"exclusive": True},
+        container=container(kind),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_script_of_each_container_kind_is_the_golden_one(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written anew with HPCSCALE_GOLDEN=write, then read in review."""
+    monkeypatch.setattr("sys.executable", "/venv/bin/python")
+    script = SlurmExecutor(profile(kind), Path("/runs/x/logs")).render(
+        stage="train", name="x-train",
+        resources=Resources(nodes=2, gpus=4, cpus=8, ranks=4, memory="64GiB", time="4h",
+                            array_parallelism=3),
+        payloads=[["cells/a"], ["cells/b"]] * 3, run_dir=Path("/runs/x"), dependencies=["7", "9"],
+    )  # type: ignore[arg-type]  # fmt: skip
+    golden = GOLDEN / f"train-{kind}.sbatch"
+    if os.environ.get("HPCSCALE_GOLDEN") == "write":
+        golden.write_text(script)
+    assert script == golden.read_text()
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_cpu_ranks_ask_for_no_gpu_and_one_element_is_no_array() -> None:
+    script = SlurmExecutor(SiteProfile(name="s"), Path("/l")).render(
+        stage="data", name="d", resources=Resources(gpus=0, cpus=2, ranks=3), payloads=[["a"]],
+        run_dir=Path("/r"), dependencies=[],
+    )  # fmt: skip
+    assert "gpu" not in script
+    assert "--array" not in script
+    assert "--dependency" not in script
+    assert "--ntasks-per-node=3" in script
+    assert "--requeue" in script
+    assert "--open-mode=append" in script
+
+
+def test_a_thousand_elements_render_in_a_moment() -> None:
+    import time
+
+    payloads = [[f"cells/{i}", f"evaluations/{i}"] for i in range(1000)]
+    started = time.perf_counter()
+    SlurmExecutor(SiteProfile(name="s"), Path("/l")).render(
+        stage="train", name="t", resources=Resources(gpus=0, cpus=1), payloads=payloads,
+        run_dir=Path("/r"), dependencies=[],
+    )  # fmt: skip
+    assert time.perf_counter() - started < 1
+
+
+def test_binds_with_one_path_are_mounted_in_place() -> None:
+    flags, command = container_wrap(container("pyxis"), ["python"])
+    assert "--container-mounts=/scratch:/scratch,/data:/mnt" in flags
+    assert command == ["python"]
+    assert "--volume=/scratch:/scratch" in container_wrap(container("podman"), ["python"])[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [("node1", ["node1"]), ("node[1-3]", ["node1", "node2", "node3"]),
+     ("node[08-10],login", ["node08", "node09", "node10", "login"]),
+     ("n[1,3-4]x", ["n1x", "n3x", "n4x"]), ("r[1-2]n[1-2]", ["r1n1", "r1n2", "r2n1", "r2n2"])],
+)  # fmt: skip
+def test_host_lists_are_expanded(text: str, hosts: list[str]) -> None:
+    assert expand_hosts(text) == hosts
+    if shutil.which("scontrol") and os.environ.get("SLURM_CONF"):
+        answer = subprocess.run(
+            ["scontrol", "show", "hostnames", text], capture_output=True, text=True, check=False
+        )
+        assert not answer.stdout or answer.stdout.split() == hosts
+
+
+STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "4711",
+        "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "9", "SLURM_STEP_NODELIST": "b[2-3]",
+        "SLURM_JOB_NODELIST": "a1,b[2-3]", "SLURM_CPUS_PER_TASK": "6"}  # fmt: skip
+
+
+def test_a_steps_variables_become_a_ranks() -> None:
+    assert rank_environment(STEP) == {
+        "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "b2",
+        "MASTER_PORT": str(61000 + 4711 % 4536), "OMP_NUM_THREADS": "6",
+    }  # fmt: skip
+
+
+def test_outside_a_step_and_under_another_launcher_nothing_is_set() -> None:
+    assert rank_environment({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"}) == {}
+    assert rank_environment({**STEP, "RANK": "0"}) == {}
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Commands of Slurm that print what a test says."""
+
+    def make(name: str, body: str) -> None:
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return make
+
+
+def test_jobs_are_running_queued_gone_or_unknown(fake) -> None:  # type: ignore[no-untyped-def]
+    fake(
+        "squeue", "printf '5_0 RUNNING\\n5_1 PENDING\\n6 COMPLETING\\n7 REQUEUE_HOLD\\n8 FAILED\\n'"
+    )
+    assert alive(["5_0", "5_1", "5_2", "6", "7", "8"]) == {
+        "5_0": "running", "5_1": "queued", "5_2": "gone", "6": "running", "7": "queued",
+        "8": "gone",
+    }  # fmt: skip
+    fake("squeue", "exit 1")
+    assert alive(["5_0"]) == {"5_0": "unknown"}
+
+
+def test_partitions_are_those_of_the_cluster(fake) -> None:  # type: ignore[no-untyped-def]
+    fake("sinfo", "printf 'main\\nlow\\n'")
+    fake("sbatch", "true")
+    check_partition("main")
+    check_partition("main,low")
+    with pytest.raises(ClusterError, match="no partition `gpu`; this cluster has: low, main"):
+        check_partition("gpu")
+    assert slurm_available()
+    fake("sinfo", "exit 1")
+    assert not slurm_available()
+
+
+def test_an_element_requeues_itself_until_the_limit(fake, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+    fake("scontrol", f"echo $@ >>{tmp_path}/asked")
+    requeue({"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "9"}, 2)
+    requeue({"SLURM_JOB_ID": "9", "SLURM_RESTART_COUNT": "1"}, 2)
+    requeue({"SLURM_JOB_ID": "9", "SLURM_RESTART_COUNT": "2"}, 2)
+    assert (tmp_path / "asked").read_text().split("\n")[:-1] == ["requeue 5_3", "requeue 9"]
+    assert "max_restarts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shell_form_of_a_profile_is_bash(kind: str) -> None:
+    script = (
+        "module() { :; }\n" + profile_shell(profile(kind))
+        + '\nprintf "%s|" "$X" "${HPCSCALE_SRUN_ARGS[@]}" "${HPCSCALE_COMMAND[@]}"'
+    )  # fmt: skip
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    words = done.stdout.split("|")
+    assert words[:2] == ["a b", "--mpi=none"]
+    assert ("hpcscale" if kind == "none" else "hpcscale.cli.main") in words
+
+
+@pytest.mark.parametrize("name", ["generic", "devcluster", "example-apptainer", "example-pyxis"])
+def test_the_shipped_profiles_are_valid(name: str) -> None:
+    assert load_profile(name).name == name
