@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class DeepSpeedEngine:
         # Stage 0 in fp32 has no wrapped optimizer that would report the norm it clips by.
         self.own_clipping = self.stage == 0 and setup.precision == "fp32"
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # DeepSpeed insists on the variables of a launcher, also for a process that needs none.
+        os.environ.setdefault("LOCAL_RANK", str(setup.ranks.local_rank))
         setup.ranks.open_group()
         if setup.ranks.device.type == "cpu":
             # The shared-memory op serves inference alone and costs a minute of g++ at first use.
