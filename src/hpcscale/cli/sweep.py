@@ -39,10 +39,12 @@ def command(
     from hpcscale.pipeline.explain import dry_run_text, outcome_text, plan_text
     from hpcscale.pipeline.sweep import open_sweep
 
-    sweep = open_sweep(file, overrides, executor, site)
+    sweep = open_sweep(file, overrides, executor, site, dry_run)
     plan = sweep.plan()
-    check(sweep, plan)
+    notes = check(sweep, plan, dry_run)
     click.echo(plan_text(sweep, plan))
+    for note in notes:
+        click.echo(f"before it can run: {note}")
     if dry_run:
         click.echo(dry_run_text(sweep, plan))
         return

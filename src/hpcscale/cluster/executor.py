@@ -97,7 +97,6 @@ class SlurmExecutor:
     ) -> dict[str, Any]:
         profile = self.profile
         minutes = math.ceil(resources.time / 60)
-        memory = resources.memory or profile.memory_per_node
         values: dict[str, Any] = {
             "job_name": name,
             "partition": resources.partition or profile.partition,
@@ -109,7 +108,7 @@ class SlurmExecutor:
             "ntasks_per_node": resources.gpus or resources.ranks,
             "cpus_per_task": resources.cpus,
             "gpus_per_node": resources.gpus or None,
-            "mem": f"{memory // 2**20}M" if memory else None,
+            "mem": f"{resources.memory // 2**20}M" if resources.memory else None,
             # A short job must not be told to stop as soon as it starts.
             "signal_delay_s": min(profile.signal_seconds, minutes * 60 // 4),
             "array_parallelism": resources.array_parallelism or profile.max_array_size,

@@ -14,15 +14,24 @@ from hpcscale.selection.registry import load_method
 from hpcscale.units import format_count
 
 
-def check(sweep: Sweep, plan: Plan) -> None:
-    """Raises HpcscaleError for the first fault that would surface later, on a node."""
+def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
+    """Raises HpcscaleError for the first fault that would surface later, on a node.
+
+    A dry run asks no Slurm, and what only has to be done first is returned as a note.
+    """
     _root_is_writable(sweep.run_dir)
     _budgets_fit_the_pool(sweep)
     _batches_divide(sweep)
     _context_is_long_enough(sweep)
-    if sweep.executor == "slurm":
-        _partitions_exist(sweep)
-        _data_is_prepared(sweep, plan)
+    if sweep.executor != "slurm":
+        return []
+    unprepared = _unprepared(sweep, plan)
+    if dry_run:
+        return unprepared
+    if unprepared:
+        raise ConfigError(unprepared[0])
+    _partitions_exist(sweep)
+    return []
 
 
 def _root_is_writable(run_dir: Path) -> None:
@@ -90,23 +99,25 @@ def _partitions_exist(sweep: Sweep) -> None:
         check_partition(str(name))
 
 
-def _data_is_prepared(sweep: Sweep, plan: Plan) -> None:
+def _unprepared(sweep: Sweep, plan: Plan) -> list[str]:
+    """What needs a network that the compute nodes do not have, as one sentence, or none."""
     if sweep.profile.network_on_compute:
-        return
+        return []
     config = sweep.config
     remote = [role for role, spec in config.data.roles().items()
               if spec.corpus == "c4" and not spec.path]  # fmt: skip
     hub = [name for name in (config.model.source, config.tokenizer.source)
            if name and not is_local(name)]  # fmt: skip
     if not (remote or hub):
-        return
+        return []
     starting = {task.id for task in plan.start}
     missing = [t.name for t in sweep.prepared() if t.id in starting
                and plan.states[t.id].state is not State.DONE]  # fmt: skip
-    if missing:
-        what = ", ".join([*(f"data.{role} (c4)" for role in remote), *dict.fromkeys(hub)])
-        raise ConfigError(
-            f"{', '.join(missing)} need the network for {what}, and the site profile "
-            f"`{sweep.profile.name}` says that compute nodes have none; run `hpcscale data "
-            f"prepare {sweep.path}` on a node with a network first, or point `path:` at a download"
-        )
+    if not missing:
+        return []
+    what = ", ".join([*(f"data.{role} (c4)" for role in remote), *dict.fromkeys(hub)])
+    return [
+        f"{', '.join(missing)} need the network for {what}, and the site profile "
+        f"`{sweep.profile.name}` says that compute nodes have none; run `hpcscale data "
+        f"prepare {sweep.path}` on a node with a network first, or point `path:` at a download"
+    ]

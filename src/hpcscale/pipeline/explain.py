@@ -10,7 +10,7 @@ from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.stages import cell_tasks
 from hpcscale.pipeline.state import State, TaskState
 from hpcscale.pipeline.sweep import Plan, Sweep
-from hpcscale.units import format_bytes, format_count, format_duration
+from hpcscale.units import format_bytes, format_count, format_duration, format_rate
 
 _SHOWN_FAILURES = 5
 
@@ -40,9 +40,9 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
             else "GPU-hours unknown (the site profile names no known gpu_type)"
         )
         lines.append(
-            f"to start: {len(plan.start)} tasks; {format_count(cost.train_tokens)} tokens to "
-            f"train, {format_count(cost.score_tokens)} to score, "
-            f"{format_count(cost.eval_tokens)} to evaluate; {flops}; {hours}"
+            f"to start: {len(plan.start)} tasks; {format_rate(cost.train_tokens)} tokens to "
+            f"train, {format_rate(cost.score_tokens)} to score, "
+            f"{format_rate(cost.eval_tokens)} to evaluate; {flops}; {hours}"
         )
     return "\n".join(lines)
 
@@ -85,7 +85,8 @@ def dry_run_text(sweep: Sweep, plan: Plan) -> str:
             run_dir=sweep.run_dir,
             dependencies=[],
         )
-        title = f"--- {array.stage}: job array of {len(array.elements)} elements"
+        size = len(array.elements)
+        title = f"--- {array.stage}: {f'job array of {size} elements' if size > 1 else 'one job'}"
         lines += ["", title, script.rstrip()]
     lines += ["", "dry run: nothing was submitted"]
     return "\n".join(lines)

@@ -10,6 +10,9 @@ from hpcscale.config.resources import Resources, StageName
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.errors import ConfigError
 
+#: Stages of one CPU process, and the cores that one makes use of.
+_LIGHT = {"tokenizer": 16, "data": 16, "select": 1, "analyse": 1}
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -18,11 +21,12 @@ class Machine:
     gpus: int
     cores: int | None
     side_by_side: bool
+    memory: int | None = None
 
 
 def machine_for(executor: str, profile: SiteProfile) -> Machine:
     if executor == "slurm":
-        return Machine(profile.gpus_per_node or 0, profile.cpus_per_node, side_by_side=False)
+        return Machine(profile.gpus_per_node, profile.cpus_per_node, False, profile.memory_per_node)
     return Machine(gpu_count(), core_count(), side_by_side=True)
 
 
@@ -56,9 +60,12 @@ def resolve(
         neighbours = max(1, tasks_of_stage) if machine.side_by_side else 1
         cores = machine.cores or per_node
         cpus = max(1, cores // (per_node * min(neighbours, max(1, cores // per_node))))
-        if stage in ("tokenizer", "data") and machine.side_by_side:
-            cpus = cores
-    return asked.model_copy(update={"gpus": gpus, "cpus": cpus, "ranks": per_node})
+        if stage in _LIGHT:
+            # They need part of a node, and on this machine nothing runs beside the first two.
+            cpus = min(cores, _LIGHT[stage])
+    memory = asked.memory if stage in _LIGHT else asked.memory or machine.memory
+    update = {"gpus": gpus, "cpus": cpus, "ranks": per_node, "memory": memory}
+    return asked.model_copy(update=update)
 
 
 def world_size(resources: Resources) -> int:

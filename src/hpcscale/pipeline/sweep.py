@@ -92,12 +92,19 @@ def cache_directory() -> Path:
 
 
 def open_sweep(
-    path: Path, overrides: tuple[str, ...], executor: str, site: str | None = None
+    path: Path,
+    overrides: tuple[str, ...],
+    executor: str,
+    site: str | None = None,
+    dry_run: bool = False,
 ) -> Sweep:
-    """Read, check and plan ``path``. Raises HpcscaleError before anything is written but caches."""
+    """Read, check and plan ``path``. Raises HpcscaleError before anything is written but caches.
+
+    A dry run is planned for Slurm also where none answers.
+    """
     config = load_sweep(path, overrides)
     profile = load_profile(site or config.resources.site)
-    chosen = choose_executor(executor)
+    chosen = choose_executor(executor, dry_run)
     machine = machine_for(chosen, profile)
     sources = SourceFingerprints(cache_directory() / "sources.json")
     pipeline = Pipeline(
@@ -112,13 +119,13 @@ def open_sweep(
     return Sweep(path, overrides, config, chosen, profile, machine, pipeline, graph, analysis)
 
 
-def choose_executor(name: str) -> ExecutorName:
+def choose_executor(name: str, dry_run: bool = False) -> ExecutorName:
     """``auto`` is Slurm where it answers, else this machine's processes."""
     if name in ("local", "debug"):
         return name  # type: ignore[return-value]
     from hpcscale.cluster.liveness import slurm_available
 
-    if slurm_available():
+    if dry_run or slurm_available():
         return "slurm"
     if name == "slurm":
         raise ClusterError(

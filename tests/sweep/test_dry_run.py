@@ -1,0 +1,46 @@
+"""The paper's grid, planned anywhere: no Slurm, no network, nothing written."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from support import Run
+
+
+def test_the_grid_is_planned_without_slurm(repository: Path, hpcscale: Run, tmp_path: Path) -> None:
+    done = hpcscale(
+        "sweep", repository / "sweeps" / "grid.yaml", "--dry-run", "--site", "example-apptainer",
+        PATH="/usr/bin:/bin",
+    )  # fmt: skip
+    assert "72 cells = 4 methods" in done.stdout
+    assert "5.29B tokens to train" in done.stdout
+    assert re.search(r"GPU-hours on A100", done.stdout)
+    assert "hpcscale data prepare" in done.stdout
+    assert "#SBATCH --array=0-71%8" in done.stdout or "#SBATCH --array=0-17%8" in done.stdout
+    assert "#SBATCH --gpus-per-node=4" in done.stdout
+    assert "nothing was submitted" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_thousand_cells_take_seconds(sweep_file: Path, hpcscale: Run) -> None:
+    started = time.perf_counter()
+    done = hpcscale(
+        "sweep", sweep_file, "--dry-run", "--set", "budgets={geomspace: [1k, 11k, 50]}",
+        "--set", f"seeds={list(range(10))}",
+    )  # fmt: skip
+    assert "1000 cells" in done.stdout
+    assert time.perf_counter() - started < 5
+
+
+def test_prepare_makes_the_data_and_no_more(sweep_file: Path, hpcscale: Run) -> None:
+    run = sweep_file.parent / "runs" / "tiny"
+    done = hpcscale("data", "prepare", sweep_file)
+    assert "now run `hpcscale sweep" in done.stdout
+    assert {p.parent.name.rpartition("-")[0] for p in run.glob("*/*/done.json")} == {
+        "tokenizer", "eval", "base", "pool",
+    }  # fmt: skip
+    assert "all is prepared" in hpcscale("data", "prepare", sweep_file).stdout
+    (pool,) = run.glob("data/pool-*")
+    assert '"role": "pool"' in hpcscale("data", "inspect", pool, "--verify").stdout
