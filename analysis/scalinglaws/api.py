@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scalinglaws.errors import AnalysisError
-from scalinglaws.fit import Fit, fit_law
+from scalinglaws.estimation import Fit, fit_law
 from scalinglaws.intervals import band
 from scalinglaws.laws import LAWS, Law, Rectified
 from scalinglaws.read import Losses, read_losses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import optimize, stats
 
-from scalinglaws.fit import Fit, Optimum, Problem, minimise
+from scalinglaws.estimation import Fit, Optimum, Problem, minimise
 from scalinglaws.laws import Floats
 
 _CONFIDENCE = 0.95

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from scalinglaws.fit import Fit
+from scalinglaws.estimation import Fit
 from scalinglaws.intervals import band
 
 #: Okabe and Ito's colours, which colour-blind readers tell apart; markers tell them in grey.

@@ -152,3 +152,16 @@ def test_unknown_laws_and_a_missing_base_loss(tmp_path: Path) -> None:
         analyse(frame(), tmp_path, laws=["linear"])
     with pytest.raises(AnalysisError, match="--base-loss"):
         analyse(frame(), tmp_path, laws=["rectified"])
+
+
+def test_names_of_the_package_are_functions_whatever_was_imported_before() -> None:
+    import importlib
+    import pkgutil
+
+    import scalinglaws
+
+    for module in pkgutil.iter_modules(scalinglaws.__path__):
+        importlib.import_module(f"scalinglaws.{module.name}")
+    assert callable(scalinglaws.fit)
+    assert callable(scalinglaws.analyse)
+    assert scalinglaws.LAWS
