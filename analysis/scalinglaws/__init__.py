@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_WHERE = {"analyse": "api", "fit": "api", "read_losses": "read", "fit_law": "estimation", "LAWS": "laws",
-          "AnalysisError": "errors"}  # fmt: skip
+_WHERE = {"analyse": "api", "fit": "api", "read_losses": "read", "fit_law": "estimation",
+          "LAWS": "laws", "AnalysisError": "errors"}  # fmt: skip
 __all__ = sorted(_WHERE)
 
 
