@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Context:
     run_dir: Path
     spec: dict[str, Any]
     stop: Callable[[], bool] = lambda: False
+    deferring: Callable[[], AbstractContextManager[None]] = nullcontext
     rank: int = 0
     world_size: int = 1
     _reported: float = 0.0

@@ -59,7 +59,7 @@ def _run_here(sweep: Sweep, plan: Plan, say: Callable[[str], None]) -> bool:
     failed = 0
     with _display(sweep, plan) as display:
         for task in plan.start:
-            code = run_tasks(sweep.run_dir, [task.id], lambda: False)
+            code = run_tasks(sweep.run_dir, [task.id])
             failed = failed or code
             if code:
                 display.failed(task, Path(sys.stderr.name if sys.stderr else "stderr"))

@@ -95,6 +95,7 @@ class Pipeline:
             "domain_field": spec.domain if spec.corpus == "files" else None,
             "range": [low, high],
             "seed": spec.seed,
+            "shuffle_buffer": spec.shuffle_buffer if spec.corpus == "c4" else None,
             "tokens": spec.tokens,
         }
 

@@ -13,20 +13,21 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hpcscale.atomic import DONE, read_done, write_done, write_json
 from hpcscale.errors import HpcscaleError, Preempted
 from hpcscale.pipeline.context import Context, InputMissing, load_context
+from hpcscale.train.signals import StopFlag
 
 FAILED = "failed.json"
 RUNNING = "running.json"
 ATTEMPTS = "attempts.jsonl"
 
 
-def run_tasks(run_dir: Path, task_ids: Sequence[str], stop: Callable[[], bool]) -> int:
+def run_tasks(run_dir: Path, task_ids: Sequence[str], flag: StopFlag | None = None) -> int:
     """Run tasks one after the other; the exit code of the first that failed, else 0.
 
     One failure does not sink the tasks behind it: those that need it find their input missing.
@@ -34,10 +35,12 @@ def run_tasks(run_dir: Path, task_ids: Sequence[str], stop: Callable[[], bool]) 
     """
     worst = 0
     for task_id in task_ids:
+        if flag is not None and flag.is_set():
+            raise Preempted(f"stopped before {task_id}")
         context = load_context(
             run_dir,
             task_id,
-            stop=stop,
+            **({} if flag is None else {"stop": flag.is_set, "deferring": flag.deferring}),
             rank=int(os.environ.get("RANK", "0")),
             world_size=int(os.environ.get("WORLD_SIZE", "1")),
         )
@@ -47,10 +50,8 @@ def run_tasks(run_dir: Path, task_ids: Sequence[str], stop: Callable[[], bool]) 
 
 def run_tasks_entry(run_dir: str, task_ids: list[str]) -> int:
     """``run_tasks`` under signal handlers, for executors. SIGTERM and USR2 ask for a clean stop."""
-    from hpcscale.train.signals import StopFlag
-
     with StopFlag() as flag:
-        code = run_tasks(Path(run_dir), task_ids, flag.is_set)
+        code = run_tasks(Path(run_dir), task_ids, flag)
     if code == 0 and "torch.distributed" in sys.modules:
         from hpcscale.train.distributed import close_group
 

@@ -1,21 +1,26 @@
-"""Turning SIGTERM and SIGUSR2 into a flag that the training loop looks at between steps."""
+"""SIGTERM and SIGUSR2: a flag for the training loop, which saves first; the end for all else."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+from hpcscale.errors import Preempted
 
 #: Slurm sends USR2 ahead of a time limit or preemption, and TERM when it is serious.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 class StopFlag:
-    """A context in which the stop signals set a flag instead of ending the process."""
+    """A context in which the stop signals raise Preempted, or wait where work can be saved."""
 
     def __init__(self) -> None:
         self._set = threading.Event()
+        self._deferred = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopFlag:
@@ -35,6 +40,17 @@ class StopFlag:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._set.set()
+        if not self._deferred:
+            raise Preempted(f"stopped by {signal.Signals(number).name}")
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Only set the flag: who works inside looks at it, saves, and raises by itself."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
 
     def is_set(self) -> bool:
         return self._set.is_set()

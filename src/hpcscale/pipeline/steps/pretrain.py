@@ -29,4 +29,5 @@ def run(context: Context) -> StepResult:
     ranks = Ranks.from_environment()
     context_length = shape.context or decides["sequence_length"]
     model = build_model(shape, store.vocab_size, context_length, store.eot_id)
-    return train_and_save(context, model, stream, decides["seed"], ranks, {})
+    with context.deferring():
+        return train_and_save(context, model, stream, decides["seed"], ranks, {})

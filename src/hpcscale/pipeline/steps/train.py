@@ -24,4 +24,5 @@ def run(context: Context) -> StepResult:
     facts = read_json(selected / "selection.json")
     ranks = Ranks.from_environment()
     model = load_model(context.input("model") / "model")
-    return train_and_save(context, model, stream, decides["seed"], ranks, facts)
+    with context.deferring():
+        return train_and_save(context, model, stream, decides["seed"], ranks, facts)
