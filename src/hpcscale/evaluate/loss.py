@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from hpcscale.data.packing import PackedStream, Packing
 from hpcscale.data.store import TokenStore
+from hpcscale.data.windows import batch_windows, document_windows, gather_windows
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import DTYPES
@@ -112,12 +113,12 @@ def document_nll(
     ``batch_tokens`` tokens, and the head sees real tokens only, so padding costs next to nothing.
     """
     model.eval()
-    windows = _windows(store, positions, sequence_length)
+    windows = document_windows(store, positions, sequence_length)
     total = int(windows[:, 2].sum())
     nll = np.zeros(len(positions))
     done = 0
-    for group in _batches(windows[np.argsort(-windows[:, 2], kind="stable")], batch_tokens):
-        inputs, targets = _gather(store, positions, group)
+    for group in batch_windows(windows, batch_tokens):
+        inputs, targets = gather_windows(store, positions, group)
         with _autocast(device, precision):
             losses = _real_nll(
                 model, torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
@@ -128,42 +129,6 @@ def document_nll(
         if progress:
             progress(done, total)
     return nll, store.lengths[positions].astype(np.int64)
-
-
-def _windows(
-    store: TokenStore, positions: npt.NDArray[np.int64], length: int
-) -> npt.NDArray[np.int64]:
-    """Rows (index into positions, first target in the document, targets)."""
-    sizes = store.lengths[positions]
-    counts = -(-sizes // length)
-    owner = np.repeat(np.arange(len(positions)), counts)
-    nth = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    first = nth * length
-    return np.stack([owner, first, np.minimum(sizes[owner] - first, length)], axis=1)
-
-
-def _batches(windows: npt.NDArray[np.int64], batch_tokens: int) -> list[npt.NDArray[np.int64]]:
-    """Consecutive windows, longest first, whose padded size stays within ``batch_tokens``."""
-    groups, start = [], 0
-    while start < len(windows):
-        count = max(1, batch_tokens // int(windows[start, 2]))
-        groups.append(windows[start : start + count])
-        start += count
-    return groups
-
-
-def _gather(
-    store: TokenStore, positions: npt.NDArray[np.int64], group: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    width = int(group[:, 2].max())
-    inputs = np.full((len(group), width), store.eot_id, dtype=np.int64)
-    targets = np.full((len(group), width), -100, dtype=np.int64)
-    for row, (owner, first, count) in enumerate(group):
-        tokens = store.tokens(int(positions[owner]))
-        targets[row, :count] = tokens[first : first + count]
-        context = tokens[max(first - 1, 0) : first + count - 1]
-        inputs[row, count - len(context) : count] = context
-    return inputs, targets
 
 
 def _real_nll(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ def token_nll(
     its segment, at ``positions`` that restart there; without, to all of its row before it.
     """
     extra = {}
-    if segments is not None and positions is not None:
-        dtype = next(model.parameters()).dtype
-        extra = {"attention_mask": segment_mask(segments, dtype), "position_ids": positions}
+    if positions is not None:
+        extra["position_ids"] = positions
+    if segments is not None:
+        extra["attention_mask"] = segment_mask(segments, next(model.parameters()).dtype)
     logits = model(input_ids=inputs, use_cache=False, **extra).logits
     flat = functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"

@@ -1,0 +1,190 @@
+"""Gradients of units: sketched, or along a direction, or summed over queries.
+
+Influence of unit i on a query q (TracIn, Pruthi et al. 2020, arXiv 2002.08484):
+
+    influence(i, q) = sum over checkpoints c of eta_c <g_c(i), g_c(q)>
+
+g is the gradient of the mean token loss over all trainable parameters. Positive: a step on i lowers
+the loss on q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpcscale.influence.factors import Direction, Factor, Outer, frozen, hearing
+from hpcscale.influence.sketch import Projection, Sketch
+from hpcscale.influence.units import BATCH_TOKENS, Floats, Ints, UnitBatch, Units, batch_loss
+
+Progress = Callable[[int, int], None]
+#: Bytes of full gradients that are held at a time.
+_FULL = 1 << 29
+
+
+def unit_features(
+    model: nn.Module,
+    units: Units,
+    which: Ints,
+    sketch: Sketch,
+    *,
+    precision: str = "fp32",
+    scale: Direction | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Tensor:
+    """Sketched gradients of the units ``which``, [len(which), sketch.dimension].
+
+    One forward and backward of activations a batch. ``scale`` multiplies each parameter's gradient
+    before it is sketched, as Adam's preconditioner does; gradients of single rows are formed then.
+    """
+    model.eval()
+    features = sketch.features(len(which))
+    heard: list[Tensor] = []
+
+    def hear(name: str, factor: Factor) -> None:
+        if scale is None:
+            sketch.add(heard[0], name, factor)
+        else:
+            sketch.add_scaled(heard[0], name, factor, scale[name])
+
+    with frozen(model), hearing(model, hear):
+        for batch in units.batches(which, batch_tokens):
+            heard[:] = [sketch.features(len(batch.unit))]
+            batch_loss(model, batch, sketch.device, precision).backward()  # type: ignore[no-untyped-call]
+            features.index_add_(0, torch.from_numpy(batch.unit).to(sketch.device), heard[0])
+    return features
+
+
+def mean_gradients(
+    model: nn.Module,
+    units: Units,
+    weights: Floats,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[Direction]:
+    """The full gradient of sum_q w[k, q] * (mean token loss of q) for each row k of ``weights``."""
+    model.eval()
+    directions = []
+    for row in weights:
+        model.zero_grad(set_to_none=True)
+        which = np.flatnonzero(row)
+        for batch in units.batches(which, batch_tokens):
+            share = torch.from_numpy(row[which][batch.unit])
+            batch_loss(model, batch, device, precision, share).backward()  # type: ignore[no-untyped-call]
+        directions.append(
+            {
+                name: (torch.zeros_like(p) if p.grad is None else p.grad.detach().clone())
+                for name, p in model.named_parameters()
+                if p.requires_grad
+            }
+        )
+    model.zero_grad(set_to_none=True)
+    return directions
+
+
+def direct_scores(
+    model: nn.Module,
+    units: Units,
+    directions: Sequence[Direction],
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Progress | None = None,
+) -> Floats:
+    """<g(i), direction k> of every unit, float64 [count, len(directions)].
+
+    One forward, one backward with frozen weights and one more product a parameter; exact, on all
+    parameters, and no gradient of a unit is formed.
+    """
+    model.eval()
+    scores = np.zeros((units.count, len(directions)))
+    everything = np.arange(units.count)
+    terms: list[Tensor] = []
+
+    def hear(name: str, factor: Factor) -> None:
+        if name in directions[0]:
+            terms.append(torch.stack([_along(factor, d[name]) for d in directions], 1))
+
+    done = 0
+    with frozen(model), hearing(model, hear):
+        for batch in units.batches(everything, batch_tokens):
+            terms.clear()
+            batch_loss(model, batch, device, precision).backward()  # type: ignore[no-untyped-call]
+            np.add.at(scores, batch.unit, torch.stack(terms).sum(0).cpu().numpy())
+            done += int((batch.share > 0).sum())
+            if progress:
+                progress(done, int(units.tokens.sum()))
+    return scores
+
+
+def _along(factor: Factor, direction: Tensor) -> Tensor:
+    """The inner product of each row's gradient with a direction, [B]; summed in float64."""
+    if not isinstance(factor, Outer):
+        return (factor.value @ direction.to(factor.value.dtype)).double().sum(1)
+    direction = direction.to(factor.right.dtype)
+    seen = direction[factor.left] if factor.by_row else factor.left @ direction
+    return (seen * factor.right).sum(-1).double().sum(1)
+
+
+def full_scores(
+    model: nn.Module,
+    units: Units,
+    directions: Sequence[Direction],
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    scale: Direction | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Progress | None = None,
+) -> tuple[Floats, Floats]:
+    """<s g(i), direction k>, float64 [count, K], and the squared norms |s g(i)|^2, float64 [count].
+
+    Forms the full gradient of one unit after the other, as norms need.
+    """
+    whole = Sketch(model, Projection(None, None), device, next(model.parameters()).dtype)
+    along = torch.stack([whole.of(direction) for direction in directions])
+    scores, squares = np.zeros((units.count, len(directions))), np.zeros(units.count)
+    size = max(1, _FULL // (4 * whole.dimension))
+    for first in range(0, units.count, size):
+        which = np.arange(first, min(first + size, units.count))
+        gradients = unit_features(
+            model, units, which, whole, precision=precision, scale=scale, batch_tokens=batch_tokens
+        )
+        scores[which] = inner_products(gradients, along)
+        squares[which] = _squares(gradients)
+        if progress:
+            progress(int(units.tokens[: which[-1] + 1].sum()), int(units.tokens.sum()))
+    return scores, squares
+
+
+def inner_products(rows: Tensor, others: Tensor) -> Floats:
+    """rows @ others.T, float64 [n, m]: float32 products of short stretches, summed in float64.
+
+    One sum over millions of float32 terms would lose digits.
+    """
+    total = torch.zeros(len(rows), len(others), dtype=torch.float64, device=rows.device)
+    for left, right in _stretches(rows, others):
+        total += left @ right.T
+    values: Floats = total.cpu().numpy()
+    return values
+
+
+def _stretches(rows: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    step = 1 << 14
+    for first in range(0, rows.shape[1], step):
+        yield rows[:, first : first + step], others[:, first : first + step]
+
+
+def _squares(rows: Tensor) -> Floats:
+    parts = [left.square().sum(1).double() for left, _ in _stretches(rows, rows)]
+    values: Floats = torch.stack(parts).sum(0).cpu().numpy()
+    return values
+
+
+__all__ = ["UnitBatch", "direct_scores", "full_scores", "mean_gradients", "unit_features"]

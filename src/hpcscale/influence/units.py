@@ -1,0 +1,156 @@
+"""What is scored: documents by themselves, or packed rows; in batches of one or many.
+
+The loss of a batch is the sum over its units of each unit's mean token loss, so that the terms
+that a unit's rows add to a gradient add up to the gradient of the unit's own mean token loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from hpcscale.data.packing import PackedStream
+from hpcscale.data.store import TokenStore
+from hpcscale.data.windows import batch_windows, document_windows, gather_windows
+from hpcscale.model.forward import token_nll
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: Tokens of one batch: enough to fill the cores, and few enough for the logits to fit.
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class UnitBatch:
+    """Rows of tokens, [B, T] each. ``unit``: int64 [B], the unit that each row is of, or part of.
+
+    ``share``: float64 [B, T], what each target's nll weighs: 1 over its unit's tokens, 0 on pads.
+    """
+
+    inputs: Ints
+    targets: Ints
+    positions: Ints
+    segments: Ints | None
+    unit: Ints
+    share: Floats
+
+
+class Units(Protocol):
+    """Something to score, ``count`` units of ``tokens`` (int64 [count]) tokens each."""
+
+    tokens: Ints
+
+    @property
+    def count(self) -> int: ...
+
+    def batches(self, which: Ints, batch_tokens: int) -> Iterator[UnitBatch]:
+        """The units ``which``, ordinals; ``UnitBatch.unit`` counts within ``which``."""
+
+
+class DocumentUnits:
+    """Documents, each by itself; one longer than ``length`` in pieces that weigh by their tokens.
+
+    positions: int64 [n], rows of ``store``.
+    """
+
+    def __init__(self, store: TokenStore, positions: Ints, length: int) -> None:
+        self.store, self.positions, self.length = store, positions, length
+        self.tokens = store.lengths[positions].astype(np.int64)
+
+    @property
+    def count(self) -> int:
+        return len(self.positions)
+
+    def batches(self, which: Ints, batch_tokens: int) -> Iterator[UnitBatch]:
+        chosen, sizes = self.positions[which], self.tokens[which]
+        windows = document_windows(self.store, chosen, self.length)
+        for group in batch_windows(windows, max(batch_tokens, self.length)):
+            inputs, targets = gather_windows(self.store, chosen, group)
+            ramp = np.arange(inputs.shape[1], dtype=np.int64)
+            share = (ramp < group[:, 2:]) / sizes[group[:, 0], None]
+            positions = np.tile(ramp, (len(group), 1))
+            yield UnitBatch(inputs, targets, positions, None, group[:, 0], share)
+
+
+class RowUnits:
+    """The rows of a packed stream, under the packing that training uses."""
+
+    def __init__(self, stream: PackedStream) -> None:
+        self.stream = stream
+        full = np.full(stream.n_rows, stream.sequence_length, dtype=np.int64)
+        if stream.n_rows:
+            full[-1] = stream.n_tokens - (stream.n_rows - 1) * stream.sequence_length
+        self.tokens = full
+
+    @property
+    def count(self) -> int:
+        return self.stream.n_rows
+
+    def batches(self, which: Ints, batch_tokens: int) -> Iterator[UnitBatch]:
+        size = max(1, batch_tokens // self.stream.sequence_length)
+        for first in range(0, len(which), size):
+            rows = which[first : first + size]
+            parts = [self.stream.rows(int(row), int(row) + 1) for row in rows]
+            stacked = {
+                name: np.concatenate([getattr(part, name) for part in parts])
+                for name in ("inputs", "targets", "positions", "segments")
+            }
+            real = stacked["segments"] >= 0
+            if self.stream.packing == "concat":
+                stacked["segments"] = None
+            unit = np.arange(first, first + len(rows))
+            yield UnitBatch(**stacked, unit=unit, share=real / self.tokens[rows, None])
+
+
+def batch_loss(
+    model: nn.Module,
+    batch: UnitBatch,
+    device: torch.device,
+    precision: str = "fp32",
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Sum over the batch's units of their mean token loss, each times its weight [B] if given."""
+    segments = None if batch.segments is None else torch.from_numpy(batch.segments).to(device)
+    with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+        nll = token_nll(
+            model,
+            torch.from_numpy(batch.inputs).to(device),
+            torch.from_numpy(batch.targets).to(device),
+            segments,
+            torch.from_numpy(batch.positions).to(device),
+        )
+    share = torch.from_numpy(batch.share).to(nll)
+    if weights is not None:
+        share = share * weights.to(nll)[:, None]
+    return (nll * share).sum()
+
+
+def document_scores(stream: PackedStream, rows: Floats, documents: int) -> Floats:
+    """Scores [rows, ..] of packed rows as scores of the documents in them, by tokens.
+
+    A document has the mean of its rows' scores, weighted by its tokens in each.
+    """
+    total = np.zeros((documents, *rows.shape[1:]))
+    tokens = np.zeros(documents)
+    step = 1024
+    for first in range(0, stream.n_rows, step):
+        segments = stream.rows(first, min(first + step, stream.n_rows)).segments
+        row, column = np.nonzero(segments >= 0)
+        pairs, counts = np.unique(
+            np.stack([segments[row, column], row + first]), axis=1, return_counts=True
+        )
+        np.add.at(total, pairs[0], rows[pairs[1]] * _column(counts, rows.ndim))
+        np.add.at(tokens, pairs[0], counts)
+    scores: Floats = total / _column(np.maximum(tokens, 1), rows.ndim)
+    return scores
+
+
+def _column(values: npt.NDArray[np.generic], ndim: int) -> npt.NDArray[np.generic]:
+    return values.reshape(-1, *([1] * (ndim - 1)))
