@@ -41,7 +41,7 @@ def unit_features(
     before it is sketched, as Adam's preconditioner does; gradients of single rows are formed then.
     """
     model.eval()
-    features = sketch.features(len(which))
+    features = torch.zeros(len(which), sketch.dimension, device=sketch.device, dtype=sketch.dtype)
     heard: list[Tensor] = []
 
     def hear(name: str, factor: Factor) -> None:
@@ -52,9 +52,10 @@ def unit_features(
 
     with frozen(model), hearing(model, hear):
         for batch in units.batches(which, batch_tokens):
-            heard[:] = [sketch.features(len(batch.unit))]
+            heard[:] = [sketch.collect(len(batch.unit))]
             batch_loss(model, batch, sketch.device, precision).backward()  # type: ignore[no-untyped-call]
-            features.index_add_(0, torch.from_numpy(batch.unit).to(sketch.device), heard[0])
+            unit = torch.from_numpy(batch.unit).to(sketch.device)
+            features.index_add_(0, unit, sketch.fold(heard[0]))
     return features
 
 

@@ -14,6 +14,7 @@ without talking, and a tied parameter, which has one name, has one projection.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,23 +47,19 @@ class Projection:
 
 @dataclass(frozen=True)
 class _Block:
-    """How one parameter's gradient enters the sketch; ``left`` and ``right`` None: unprojected."""
+    """One parameter's place before the columns are summed; a side that is None stays as it is."""
 
     shape: tuple[int, ...]
     left: Tensor | None
     right: Tensor | None
-    offset: int
-    picks: Tensor | None
-    signs: Tensor | None
-
-    @property
-    def sides(self) -> tuple[int, ...]:
-        widths = zip(self.shape, (self.left, self.right), strict=False)
-        return tuple(size if side is None else side.shape[1] for size, side in widths)
+    place: slice
 
 
 class Sketch:
-    """The projection for one model: features of units, [U, dimension], from token factors."""
+    """The projection for one model: features of units, [U, dimension], from token factors.
+
+    Rows are collected wide, ``width`` columns, and then folded into ``dimension``.
+    """
 
     def __init__(
         self,
@@ -73,107 +70,109 @@ class Sketch:
     ) -> None:
         self.projection, self.device, self.dtype = projection, device, dtype
         self.blocks: dict[str, _Block] = {}
-        offset = 0
+        self.width = 0
         for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            block = self._block(name, tuple(parameter.shape), offset)
-            self.blocks[name] = block
-            size = 1
-            for side in block.sides:
-                size *= side
-            offset += size
-        self.dimension = projection.dimension or offset
+            if parameter.requires_grad:
+                block = self._block(name, tuple(parameter.shape))
+                self.blocks[name] = block
+                self.width = block.place.stop
+        self.dimension = projection.dimension or self.width
+        if projection.dimension is not None:
+            self._picks, self._signs = self._columns()
 
-    def _block(self, name: str, shape: tuple[int, ...], offset: int) -> _Block:
+    def _block(self, name: str, shape: tuple[int, ...]) -> _Block:
         seed, rank = self.projection.seed, self.projection.rank
-        sides = [
-            _signs((size, rank), seed, name, str(axis)).to(self.device, self.dtype) / rank**0.5
-            if rank is not None and len(shape) == 2 and size > rank
-            else None
-            for axis, size in enumerate(shape)
-        ]
-        left, right = (*sides, None)[:2]
-        bare = _Block(shape, left, right, offset, None, None)
-        columns = self.projection.dimension
-        if columns is None:
-            return bare
-        size = torch.Size(bare.sides).numel()
-        passes = -(-size // columns)
-        generator = _generator(seed, name, "columns")
-        order = [torch.randperm(columns, generator=generator) + p * columns for p in range(passes)]
-        signs = _signs((size,), seed, name, "signs").to(self.device, self.dtype)
-        return _Block(shape, left, right, offset, torch.cat(order).to(self.device), signs)
+        sides: list[Tensor | None] = [None, None]
+        small = list(shape)
+        if rank is not None and len(shape) == 2:
+            for axis, size in enumerate(shape):
+                if size > rank:
+                    signs = _signs((size, rank), seed, name, str(axis))
+                    sides[axis] = signs.to(self.device, self.dtype) / rank**0.5
+                    small[axis] = rank
+        place = slice(self.width, self.width + math.prod(small))
+        return _Block(shape, sides[0], sides[1], place)
 
-    def features(self, units: int) -> Tensor:
-        """Zeros to add to, [units, dimension]."""
-        return torch.zeros(units, self.dimension, device=self.device, dtype=self.dtype)
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """Which wide column each of ``passes * dimension`` places takes, and its sign (0: none)."""
+        seed, dimension = self.projection.seed, self.dimension
+        passes = -(-self.width // dimension)
+        order = torch.randperm(passes * dimension, generator=_generator(seed, "columns"))
+        signs = _signs((passes * dimension,), seed, "signs")
+        signs[order >= self.width] = 0
+        return order.clamp(max=self.width - 1).to(self.device), signs.to(self.device, self.dtype)
 
-    def add(self, into: Tensor, name: str, factor: Factor, pieces: Tensor | None = None) -> None:
-        """Add a parameter's gradient of each row of the batch, or of each piece, to ``into``.
+    def collect(self, units: int) -> Tensor:
+        """Zeros to add to, [units, width]."""
+        return torch.zeros(units, self.width, device=self.device, dtype=self.dtype)
+
+    def fold(self, wide: Tensor) -> Tensor:
+        """[U, width] as [U, dimension]."""
+        if self.projection.dimension is None:
+            return wide
+        spread = wide.index_select(1, self._picks).mul_(self._signs)
+        return spread.view(len(wide), -1, self.dimension).sum(1)
+
+    def add(self, wide: Tensor, name: str, factor: Factor, pieces: Tensor | None = None) -> None:
+        """Add a parameter's gradient of each row of the batch, or of each piece, to ``wide``.
 
         pieces: int64 [P, L], token numbers in the flattened batch, its size standing for none.
         """
         block = self.blocks.get(name)
         if block is None:
             return
+        into = wide[:, block.place]
         if isinstance(factor, Plain):
-            self._spread(into, block, _grouped(factor.value, pieces).sum(1))
+            into += _grouped(factor.value, pieces).sum(1)
             return
-        left = _side(factor.left, block.left, block.shape[0])
+        left = _side(factor.left, block.left)
         right = factor.right if block.right is None else factor.right @ block.right
         if left is None:
             small = _sum_rows(_grouped(factor.left, pieces), _grouped(right, pieces), block.shape)
         else:
             small = torch.bmm(_grouped(left, pieces).transpose(1, 2), _grouped(right, pieces))
-        self._spread(into, block, small.flatten(1))
+        into += small.flatten(1)
 
-    def add_scaled(self, into: Tensor, name: str, factor: Factor, scale: Tensor) -> None:
+    def add_scaled(self, wide: Tensor, name: str, factor: Factor, scale: Tensor) -> None:
         """As ``add``, of gradients that are first multiplied by ``scale`` (of the parameter's
         shape), element by element; they are formed, a few rows at a time."""
         block = self.blocks.get(name)
         if block is None:
             return
+        into = wide[:, block.place]
         if isinstance(factor, Plain):
-            self._spread(into, block, factor.value.sum(1) * scale)
+            into += factor.value.sum(1) * scale
             return
         rows = max(1, _DENSE // scale.numel())
-        for first in range(0, len(into), rows):
+        for first in range(0, len(wide), rows):
             part = slice(first, first + rows)
-            dense = full_gradient(Outer(factor.left[part], factor.right[part]), block.shape)
-            self._spread(into[part], block, self._both_sides(block, dense * scale).flatten(1))
+            dense = _full_gradient(Outer(factor.left[part], factor.right[part]), block.shape)
+            into[part] += _both_sides(block, dense.mul_(scale)).flatten(1)
 
     def of(self, gradient: Direction) -> Tensor:
         """The sketch [dimension] of a gradient that is there in full."""
-        total = self.features(1)
+        wide = self.collect(1)
         for name, block in self.blocks.items():
             dense = gradient[name].to(self.device, self.dtype)[None]
-            small = dense if dense.ndim == 2 else self._both_sides(block, dense).flatten(1)
-            self._spread(total, block, small)
-        return total[0]
-
-    def _both_sides(self, block: _Block, dense: Tensor) -> Tensor:
-        if block.right is not None:
-            dense = dense @ block.right
-        return dense if block.left is None else block.left.T @ dense
-
-    def _spread(self, into: Tensor, block: _Block, small: Tensor) -> None:
-        """Sum [U, size] into the columns."""
-        if block.picks is None or block.signs is None:
-            into[:, block.offset : block.offset + small.shape[1]] += small
-            return
-        signed = nn.functional.pad(small * block.signs, (0, len(block.picks) - small.shape[1]))
-        into += signed[:, block.picks].unflatten(1, (-1, self.dimension)).sum(1)
+            small = dense if dense.ndim == 2 else _both_sides(block, dense).flatten(1)
+            wide[:, block.place] += small
+        return self.fold(wide)[0]
 
 
-def full_gradient(factor: Outer, shape: tuple[int, ...]) -> Tensor:
+def _both_sides(block: _Block, dense: Tensor) -> Tensor:
+    if block.right is not None:
+        dense = dense @ block.right
+    return dense if block.left is None else block.left.T @ dense
+
+
+def _full_gradient(factor: Outer, shape: tuple[int, ...]) -> Tensor:
     """The gradient of each row's tokens, [B, *shape]."""
     if factor.by_row:
         return _sum_rows(factor.left, factor.right, shape)
     return torch.bmm(factor.left.transpose(1, 2), factor.right)
 
 
-def _side(tokens: Tensor, side: Tensor | None, size: int) -> Tensor | None:
+def _side(tokens: Tensor, side: Tensor | None) -> Tensor | None:
     """Tokens [B, T, size] or row numbers [B, T] seen through a projection; None: rows, bare."""
     if tokens.is_floating_point():
         return tokens if side is None else tokens @ side

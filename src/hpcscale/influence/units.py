@@ -98,15 +98,14 @@ class RowUnits:
         for first in range(0, len(which), size):
             rows = which[first : first + size]
             parts = [self.stream.rows(int(row), int(row) + 1) for row in rows]
-            stacked = {
-                name: np.concatenate([getattr(part, name) for part in parts])
+            inputs, targets, positions, segments = (
+                np.concatenate([getattr(part, name) for part in parts])
                 for name in ("inputs", "targets", "positions", "segments")
-            }
-            real = stacked["segments"] >= 0
-            if self.stream.packing == "concat":
-                stacked["segments"] = None
+            )
+            share = (segments >= 0) / self.tokens[rows, None]
             unit = np.arange(first, first + len(rows))
-            yield UnitBatch(**stacked, unit=unit, share=real / self.tokens[rows, None])
+            apart = segments if self.stream.packing == "isolate" else None
+            yield UnitBatch(inputs, targets, positions, apart, unit, share)
 
 
 def batch_loss(

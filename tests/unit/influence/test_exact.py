@@ -269,7 +269,9 @@ def test_an_unknown_module_is_an_error_and_not_left_out() -> None:
             self.weight = torch.nn.Parameter(torch.ones(3))
 
     model.transformer.mystery = Mystery()  # type: ignore[union-attr]
-    with pytest.raises(CheckpointError, match="does not know the weight of transformer.mystery, a Mystery"):
+    with pytest.raises(
+        CheckpointError, match=r"does not know the weight of transformer\.mystery, a Mystery"
+    ):
         parts_of(model)
 
 
