@@ -26,12 +26,13 @@ def document_windows(store: TokenStore, positions: Ints, length: int) -> Ints:
     return np.stack([owner, first, np.minimum(sizes[owner] - first, length)], axis=1)
 
 
-def batch_windows(windows: Ints, batch_tokens: int) -> list[Ints]:
+def batch_windows(windows: Ints, batch_tokens: int, max_rows: int | None = None) -> list[Ints]:
     """The windows, longest first, in batches whose padded size stays within ``batch_tokens``."""
     ranked = windows[np.argsort(-windows[:, 2], kind="stable")]
     groups, start = [], 0
     while start < len(ranked):
         count = max(1, batch_tokens // int(ranked[start, 2]))
+        count = min(count, max_rows or count)
         groups.append(ranked[start : start + count])
         start += count
     return groups

@@ -23,6 +23,8 @@ from hpcscale.influence.units import BATCH_TOKENS, Floats, Ints, UnitBatch, Unit
 Progress = Callable[[int, int], None]
 #: Bytes of full gradients that are held at a time.
 _FULL = 1 << 29
+#: Bytes of the wide rows of one batch.
+_WIDE = 1 << 29
 
 
 def unit_features(
@@ -50,8 +52,9 @@ def unit_features(
         else:
             sketch.add_scaled(heard[0], name, factor, scale[name])
 
+    rows = max(1, _WIDE // (4 * sketch.width))
     with frozen(model), hearing(model, hear):
-        for batch in units.batches(which, batch_tokens):
+        for batch in units.batches(which, batch_tokens, rows):
             heard[:] = [sketch.collect(len(batch.unit))]
             batch_loss(model, batch, sketch.device, precision).backward()  # type: ignore[no-untyped-call]
             unit = torch.from_numpy(batch.unit).to(sketch.device)

@@ -50,7 +50,9 @@ class Units(Protocol):
     @property
     def count(self) -> int: ...
 
-    def batches(self, which: Ints, batch_tokens: int) -> Iterator[UnitBatch]:
+    def batches(
+        self, which: Ints, batch_tokens: int, max_rows: int | None = None
+    ) -> Iterator[UnitBatch]:
         """The units ``which``, ordinals; ``UnitBatch.unit`` counts within ``which``."""
 
 
@@ -68,10 +70,12 @@ class DocumentUnits:
     def count(self) -> int:
         return len(self.positions)
 
-    def batches(self, which: Ints, batch_tokens: int) -> Iterator[UnitBatch]:
+    def batches(
+        self, which: Ints, batch_tokens: int, max_rows: int | None = None
+    ) -> Iterator[UnitBatch]:
         chosen, sizes = self.positions[which], self.tokens[which]
         windows = document_windows(self.store, chosen, self.length)
-        for group in batch_windows(windows, max(batch_tokens, self.length)):
+        for group in batch_windows(windows, max(batch_tokens, self.length), max_rows):
             inputs, targets = gather_windows(self.store, chosen, group)
             ramp = np.arange(inputs.shape[1], dtype=np.int64)
             share = (ramp < group[:, 2:]) / sizes[group[:, 0], None]
@@ -93,8 +97,11 @@ class RowUnits:
     def count(self) -> int:
         return self.stream.n_rows
 
-    def batches(self, which: Ints, batch_tokens: int) -> Iterator[UnitBatch]:
+    def batches(
+        self, which: Ints, batch_tokens: int, max_rows: int | None = None
+    ) -> Iterator[UnitBatch]:
         size = max(1, batch_tokens // self.stream.sequence_length)
+        size = min(size, max_rows or size)
         for first in range(0, len(which), size):
             rows = which[first : first + size]
             parts = [self.stream.rows(int(row), int(row) + 1) for row in rows]

@@ -1,0 +1,200 @@
+"""Rows of numbers, one a unit, that the ranks of a task write block by block and others map.
+
+Each rank writes ``<part>-00000.npy`` for every part, ``units-00000.npy`` with the ordinals of its
+units, and ``rows-00000.json``, which counts the rows that are on disk: a killed task goes on behind
+them. Ranks hold contiguous ranges, so that their files one after the other are the units in order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcscale.atomic import read_json, write_json
+from hpcscale.errors import DataError
+
+Ints = npt.NDArray[np.int64]
+_REMEDY = "run the same command again"
+_UNITS = "units"
+
+
+@dataclass(frozen=True)
+class Part:
+    """dtype and columns of one array; columns None: a vector."""
+
+    dtype: type[np.generic]
+    columns: int | None = None
+
+    def shape(self, rows: int) -> tuple[int, ...]:
+        return (rows,) if self.columns is None else (rows, self.columns)
+
+
+def shard_range(index: int, count: int, units: int) -> tuple[int, int]:
+    """The units [first, last) of shard ``index`` of ``count``."""
+    return index * units // count, (index + 1) * units // count
+
+
+def array_name(part: str, rank: int) -> str:
+    return f"{part}-{rank:05d}.npy"
+
+
+def manifest_name(rank: int) -> str:
+    return f"rows-{rank:05d}.json"
+
+
+def output_names(parts: Mapping[str, Part], world_size: int) -> list[str]:
+    """The files of all ranks."""
+    return [
+        name
+        for rank in range(world_size)
+        for name in (*(array_name(part, rank) for part in (*parts, _UNITS)), manifest_name(rank))
+    ]
+
+
+class RowWriter:
+    """Writes one rank's rows, or goes on with them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        units: Ints,
+        parts: Mapping[str, Part],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """units: int64 [n], the ordinals that the rows are of.
+
+        ``facts`` (JSON) say what decides the rows; those of other facts are begun anew.
+        """
+        self.folder, self.rank, self.parts = folder, rank, dict(parts)
+        self.facts = {**facts, "units": len(units)}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.done = self._rows_done()
+        mode = "r+" if self.done else "w+"
+        self.arrays = {
+            name: _open(folder / array_name(name, rank), mode, part.dtype, part.shape(len(units)))
+            for name, part in self.parts.items()
+        }
+        if not self.done:
+            np.save(folder / array_name(_UNITS, rank), units)
+            self.commit(0)
+
+    def _rows_done(self) -> int:
+        manifest = self.folder / manifest_name(self.rank)
+        if not manifest.exists():
+            return 0
+        found = read_json(manifest)
+        names = [array_name(name, self.rank) for name in (*self.parts, _UNITS)]
+        same = {name: found.get(name) for name in self.facts} == self.facts
+        return int(found["rows"]) if same and all((self.folder / n).exists() for n in names) else 0
+
+    def write(self, first: int, **values: npt.NDArray[Any]) -> None:
+        """Rows ``first`` and on of every part."""
+        for name, rows in values.items():
+            self.arrays[name][first : first + len(rows)] = rows
+
+    def commit(self, rows: int) -> None:
+        """Make the first ``rows`` rows durable, and say so."""
+        for name, array in self.arrays.items():
+            if isinstance(array, np.memmap):
+                array.flush()
+            _fsync(self.folder / array_name(name, self.rank))
+        _fsync(self.folder / array_name(_UNITS, self.rank))
+        write_json(self.folder / manifest_name(self.rank), self.facts | {"rows": rows})
+        self.done = rows
+
+
+def drop_other_ranks(folder: Path, world_size: int) -> None:
+    """Files of an attempt of more ranks would be read as part of this one."""
+    for path in folder.glob("*-[0-9][0-9][0-9][0-9][0-9].*"):
+        if path.suffix in (".npy", ".json") and int(path.stem[-5:]) >= world_size:
+            path.unlink()
+
+
+class Rows:
+    """Read access to what a task's ranks wrote."""
+
+    def __init__(self, folder: Path, parts: tuple[str, ...]) -> None:
+        """Raises DataError naming the file that is missing, damaged or not finished."""
+        self.folder = folder
+        manifests = sorted(folder.glob("rows-[0-9][0-9][0-9][0-9][0-9].json"))
+        if not manifests:
+            raise DataError(f"{folder} holds no rows (no rows-*.json); {_REMEDY}")
+        ranks = [read_json(path) for path in manifests]
+        self.facts: dict[str, Any] = ranks[0]
+        self._maps: dict[str, list[npt.NDArray[Any]]] = {part: [] for part in (*parts, _UNITS)}
+        for rank, facts in enumerate(ranks):
+            self._take(rank, facts)
+        self.units: Ints = self.whole(_UNITS)
+
+    def _take(self, rank: int, facts: dict[str, Any]) -> None:
+        if facts["rows"] != facts["units"]:
+            raise DataError(
+                f"{self.folder / manifest_name(rank)} has {facts['rows']} of {facts['units']} "
+                f"rows; {_REMEDY} to go on with it"
+            )
+        for part, maps in self._maps.items():
+            path = self.folder / array_name(part, rank)
+            array = _map(path)
+            if len(array) != facts["units"]:
+                raise DataError(
+                    f"{path} has {len(array)} rows, its manifest says {facts['units']}; delete "
+                    f"{self.folder} and {_REMEDY}"
+                )
+            maps.append(array)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def whole(self, part: str) -> npt.NDArray[Any]:
+        """All rows of a part, in memory."""
+        return np.concatenate(self._maps[part])
+
+    def columns(self, part: str) -> int:
+        return int(self._maps[part][0].shape[1])
+
+    def blocks(self, part: str, rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """(first row, at most ``rows`` rows), mapped and in order."""
+        first = 0
+        for array in self._maps[part]:
+            for begin in range(0, len(array), rows):
+                block = array[begin : begin + rows]
+                yield first, block
+                first += len(block)
+
+
+def _open(
+    path: Path, mode: Any, dtype: type[np.generic], shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """A memory map to write to; what is empty cannot be mapped."""
+    if 0 in shape:
+        np.save(path, np.empty(shape, dtype))
+        return np.empty(shape, dtype)
+    array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode, dtype, shape)
+    return array
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _map(path: Path) -> npt.NDArray[Any]:
+    for how in ("r", None):  # what is empty cannot be mapped
+        try:
+            array: npt.NDArray[Any] = np.load(path, mmap_mode=how, allow_pickle=False)  # type: ignore[arg-type]
+            return array
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing; delete {path.parent} and {_REMEDY}") from None
+        except (ValueError, OSError, EOFError) as error:
+            fault = error
+    raise DataError(f"{path} is damaged ({fault}); delete {path.parent} and {_REMEDY}")
