@@ -97,18 +97,19 @@ def direct_scores(
     directions: Sequence[Direction],
     *,
     device: torch.device,
+    which: Ints | None = None,
     precision: str = "fp32",
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Floats:
-    """<g(i), direction k> of every unit, float64 [count, len(directions)].
+    """<g(i), direction k> of the units ``which`` (all), float64 [units, len(directions)].
 
     One forward, one backward with frozen weights and one more product a parameter; exact, on all
     parameters, and no gradient of a unit is formed.
     """
     model.eval()
-    scores = np.zeros((units.count, len(directions)))
-    everything = np.arange(units.count)
+    chosen = np.arange(units.count) if which is None else which
+    scores = np.zeros((len(chosen), len(directions)))
     terms: list[Tensor] = []
 
     def hear(name: str, factor: Factor) -> None:
@@ -117,13 +118,13 @@ def direct_scores(
 
     done = 0
     with frozen(model), hearing(model, hear):
-        for batch in units.batches(everything, batch_tokens):
+        for batch in units.batches(chosen, batch_tokens):
             terms.clear()
             batch_loss(model, batch, device, precision).backward()  # type: ignore[no-untyped-call]
             np.add.at(scores, batch.unit, torch.stack(terms).sum(0).cpu().numpy())
             done += int((batch.share > 0).sum())
             if progress:
-                progress(done, int(units.tokens.sum()))
+                progress(done, int(units.tokens[chosen].sum()))
     return scores
 
 
@@ -142,28 +143,34 @@ def full_scores(
     directions: Sequence[Direction],
     *,
     device: torch.device,
+    which: Ints | None = None,
     precision: str = "fp32",
     scale: Direction | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> tuple[Floats, Floats]:
-    """<s g(i), direction k>, float64 [count, K], and the squared norms |s g(i)|^2, float64 [count].
+    """<s g(i), direction k>, float64 [units, K], and the squared norms |s g(i)|^2, float64 [units].
 
-    Forms the full gradient of one unit after the other, as norms need.
+    Of the units ``which`` (all). Forms full gradients, some at a time, as norms need.
     """
     whole = Sketch(model, Projection(None, None), device, next(model.parameters()).dtype)
-    along = torch.stack([whole.of(direction) for direction in directions])
-    scores, squares = np.zeros((units.count, len(directions))), np.zeros(units.count)
+    along = torch.zeros(len(directions), whole.dimension, device=device, dtype=whole.dtype)
+    for row, direction in zip(along, directions, strict=True):
+        row.copy_(whole.of(direction))
+    chosen = np.arange(units.count) if which is None else which
+    scores, squares = np.zeros((len(chosen), len(directions))), np.zeros(len(chosen))
     size = max(1, _FULL // (4 * whole.dimension))
-    for first in range(0, units.count, size):
-        which = np.arange(first, min(first + size, units.count))
+    for first in range(0, len(chosen), size):
+        part = slice(first, first + size)
         gradients = unit_features(
-            model, units, which, whole, precision=precision, scale=scale, batch_tokens=batch_tokens
-        )
-        scores[which] = inner_products(gradients, along)
-        squares[which] = _squares(gradients)
+            model, units, chosen[part], whole,
+            precision=precision, scale=scale, batch_tokens=batch_tokens,
+        )  # fmt: skip
+        scores[part] = inner_products(gradients, along)
+        squares[part] = _squares(gradients)
         if progress:
-            progress(int(units.tokens[: which[-1] + 1].sum()), int(units.tokens.sum()))
+            done = units.tokens[chosen[: part.stop]]
+            progress(int(done.sum()), int(units.tokens[chosen].sum()))
     return scores, squares
 
 
