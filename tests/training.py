@@ -18,7 +18,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 DEFAULTS = {"engine": "torch", "precision": "fp32", "packing": "concat", "tokens": 2500,
             "global_batch": 128, "micro_batch": 1, "zero": 0, "clip": 0.5, "every_steps": 0,
-            "keep": 2, "stop_at": 0, "lr": 3e-3, "key": "key"}  # fmt: skip
+            "keep": 2, "stop_at": 0, "lr": 3e-3, "key": "key", "snapshots": 0}  # fmt: skip
 VOCABULARY, LENGTH = 300, 16
 
 
@@ -70,23 +70,20 @@ def read(out: Path) -> dict[str, Any]:
     return {"lines": lines} | (json.loads(result.read_text()) if result.exists() else {})
 
 
-def main() -> None:
-    import torch
+def settings_of(**given: Any) -> dict[str, Any]:
+    """The defaults with what was given, in the types of the defaults."""
+    assert set(given) <= set(DEFAULTS), given
+    return {k: type(v)(given.get(k, v)) for k, v in DEFAULTS.items()}
 
+
+def prepare(out: Path, s: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The model, the stream and the config of a run in ``out``, beside its store."""
     from hpcscale.config.model import Shape
     from hpcscale.config.train import CheckpointConfig, TrainConfig
     from hpcscale.data.packing import PackedStream
     from hpcscale.data.store import TokenStore
-    from hpcscale.errors import HpcscaleError
-    from hpcscale.evaluate.loss import evaluate
-    from hpcscale.model.build import build_model, load_model, save_model
-    from hpcscale.train.distributed import Ranks, close_group, skip_teardown
-    from hpcscale.train.loop import train
+    from hpcscale.model.build import build_model
 
-    torch.set_num_threads(1)
-    out = Path(sys.argv[1])
-    given = dict(word.split("=", 1) for word in sys.argv[2:])
-    s = {k: type(v)(given.get(k, v)) for k, v in DEFAULTS.items()}
     store = TokenStore.open(out.parent / "store")
     stream = PackedStream(
         store, np.arange(store.n_documents), int(s["tokens"]), LENGTH, s["packing"]
@@ -96,8 +93,72 @@ def main() -> None:
         clip=s["clip"], warmup="10%",
         checkpoint=CheckpointConfig(every_steps=s["every_steps"] or None, keep=s["keep"]),
     )  # fmt: skip
-    shape = Shape(layers=2, width=32, heads=2)
-    model = build_model(shape, VOCABULARY, LENGTH, VOCABULARY - 1)
+    model = build_model(Shape(layers=2, width=32, heads=2), VOCABULARY, LENGTH, VOCABULARY - 1)
+    return model, stream, config
+
+
+def watchers_of(
+    out: Path, model: Any, stream: Any, config: Any, ranks: Any, s: dict[str, Any]
+) -> list[Any]:
+    """The watchers that the settings ask for."""
+    from hpcscale.influence.intervals import Intervals
+    from hpcscale.influence.snapshots import Snapshots
+
+    found: list[Any] = []
+    if s["snapshots"]:
+        intervals = Intervals.of(config, stream.n_tokens, s["snapshots"])
+        found.append(Snapshots(out / "snapshots", model, config, intervals, ranks))
+    return found
+
+
+def train_here(out: Path, watchers: list[Any] | None = None, **given: Any) -> list[dict[str, Any]]:
+    """One rank, in this process; the metrics. ``stop_at``: Preempted is raised there."""
+    import torch
+
+    from hpcscale.train.distributed import Ranks
+    from hpcscale.train.loop import train
+    from hpcscale.train.watch import Watchers
+
+    s = settings_of(**given)
+    out.mkdir(parents=True, exist_ok=True)
+    model, stream, config = prepare(out, s)
+    if watchers is None:
+        watchers = watchers_of(out, model, stream, config, Ranks(), s)
+    seen: list[int] = []
+
+    def stop() -> bool:
+        seen.append(1)
+        return bool(s["stop_at"]) and len(seen) > s["stop_at"]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(
+            model, stream, config, engine=s["engine"], precision=s["precision"], seed=0,
+            ranks=Ranks(), out=out, key=s["key"], stop=stop,
+            watcher=Watchers(watchers) if watchers else None,
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+    lines: list[dict[str, Any]] = read(out)["lines"]
+    return lines
+
+
+def main() -> None:
+    import torch
+
+    from hpcscale.data.store import TokenStore
+    from hpcscale.errors import HpcscaleError
+    from hpcscale.evaluate.loss import evaluate
+    from hpcscale.model.build import load_model, save_model
+    from hpcscale.train.distributed import Ranks, close_group, skip_teardown
+    from hpcscale.train.loop import train
+    from hpcscale.train.watch import Watchers
+
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    s = settings_of(**dict(word.split("=", 1) for word in sys.argv[2:]))
+    model, stream, config = prepare(out, s)
     ranks = Ranks.from_environment()
     seen: list[int] = []
 
@@ -108,10 +169,12 @@ def main() -> None:
             bool(s["stop_at"]) and ranks.rank == ranks.world_size - 1 and len(seen) > s["stop_at"]
         )
 
+    watchers = watchers_of(out, model, stream, config, ranks, s)
     try:
         result = train(
             model, stream, config, engine=s["engine"], precision=s["precision"], seed=0,
             ranks=ranks, out=out, key=s["key"], stop=stop,
+            watcher=Watchers(watchers) if watchers else None,
         )  # fmt: skip
     except HpcscaleError as error:
         print(f"{type(error).__name__}: {error}")
@@ -122,7 +185,12 @@ def main() -> None:
     ranks.barrier()
     loaded = load_model(out / "model")
     measured = evaluate(
-        loaded, store, sequence_length=LENGTH, packing=s["packing"], micro_batch=4, ranks=ranks
+        loaded,
+        TokenStore.open(out.parent / "store"),
+        sequence_length=LENGTH,
+        packing=s["packing"],
+        micro_batch=4,
+        ranks=ranks,
     )
     if ranks.rank == 0:
         digest = sum(float(p.detach().double().abs().sum()) for p in loaded.parameters())

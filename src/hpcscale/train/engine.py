@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import ConfigError
 from hpcscale.train.distributed import Ranks
+from hpcscale.train.moments import Moments
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,6 +26,12 @@ class Engine(Protocol):
     """
 
     model: nn.Module
+    #: The plain module under ``model``.
+    module: nn.Module
+
+    @property
+    def loss_factor(self) -> float:
+        """What ``backward`` multiplies a loss with before it propagates it back."""
 
     def forward_pass(self, last: bool) -> AbstractContextManager[object]:
         """The context of one forward pass; ``last`` says that the step follows behind it."""
@@ -44,6 +51,12 @@ class Engine(Protocol):
     def weights(self) -> dict[str, Tensor] | None:
         """The float32 weights on the CPU, on rank 0; called by all ranks. None: they are in
         the module already."""
+
+    def moments(self) -> Moments:
+        """Adam's second moments as this rank holds them; not collective, and nothing is gathered.
+
+        Over all ranks, each element of each trainable parameter stands once.
+        """
 
 
 @dataclass(frozen=True)

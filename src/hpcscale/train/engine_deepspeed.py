@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import deepspeed
-from deepspeed.utils import safe_get_full_fp32_param
+from deepspeed.utils import safe_get_full_fp32_param, safe_get_local_optimizer_state
 from torch import Tensor, nn
 
 from hpcscale.errors import CheckpointError
 from hpcscale.train.engine import EngineSetup, adamw
+from hpcscale.train.moments import Fragment, Moments, on_cpu, own_moments, updates_of
 from hpcscale.train.zero import deepspeed_config
 
 _TAG = "state"
@@ -50,15 +52,21 @@ class DeepSpeedEngine:
             dist_init_required=False,
         )
         self.model: nn.Module = self.engine
+        self.module: nn.Module = model
         if setup.config.compile:
             self.engine.compile()
+
+    @property
+    def loss_factor(self) -> float:
+        # DeepSpeed averages over ranks, the loop wants the sum.
+        scale = self.engine.optimizer.loss_scale if self.precision == "fp16" else 1.0
+        return float(self.ranks.world_size * scale)
 
     def forward_pass(self, last: bool) -> AbstractContextManager[object]:
         self.engine.set_gradient_accumulation_boundary(last)
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        # DeepSpeed averages over ranks, the loop wants the sum.
         self.engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
 
     def step(self, lr: float) -> float:
@@ -102,3 +110,35 @@ class DeepSpeedEngine:
             if self.ranks.rank == 0:
                 full[self.names[id(parameter)]] = value.detach().float().cpu().clone()
         return full if self.ranks.rank == 0 else None
+
+    def moments(self) -> Moments:
+        if self.own_clipping:
+            return own_moments(self.engine.optimizer, self.names, self.ranks)
+        inner = self.engine.optimizer.optimizer
+        fragments = self._shards() if self.stage == 3 else self._flat_shards(inner)
+        return Moments(updates_of(inner), fragments)
+
+    def _flat_shards(self, inner: Any) -> Iterator[Fragment]:
+        """Stages 1 and 2, and bf16 at stage 0: a rank holds a stretch of the group's parameters,
+        one after the other, and each parameter knows its place in that stretch."""
+        for parameter in self.engine.module.parameters():
+            place = getattr(parameter, "_hp_mapping", None)
+            if place is None:
+                continue
+            (flat,) = inner.param_groups[place.param_group_index]["params"]
+            here = place.hp_fragment_address
+            values = inner.state[flat]["exp_avg_sq"].narrow(0, here.start, here.numel)
+            start = int(place.lp_fragment_address.start)
+            yield Fragment(self.names[id(parameter)], start, on_cpu(values))
+
+    def _shards(self) -> Iterator[Fragment]:
+        """Stage 3: every parameter is cut into as many equal parts as there are ranks, the last
+        one filled up."""
+        for parameter in self.engine.module.parameters():
+            if not parameter.requires_grad:
+                continue
+            values = safe_get_local_optimizer_state(parameter, "exp_avg_sq")
+            start = self.ranks.rank * values.numel()
+            real = min(values.numel(), parameter.ds_numel - start)
+            if real > 0:
+                yield Fragment(self.names[id(parameter)], start, on_cpu(values[:real]))

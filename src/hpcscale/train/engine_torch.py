@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hpcscale.errors import CheckpointError
 from hpcscale.train.engine import DTYPES, EngineSetup, adamw
+from hpcscale.train.moments import Moments, own_moments
 
 _STATE = "state.pt"
 
@@ -30,6 +31,11 @@ class TorchEngine:
         if setup.config.compile:
             self.model.compile()
 
+    @property
+    def loss_factor(self) -> float:
+        # DDP averages over ranks, the loop wants the sum.
+        return self.ranks.world_size * self.scaler.get_scale()
+
     def forward_pass(self, last: bool) -> AbstractContextManager[object]:
         if isinstance(self.model, DistributedDataParallel):
             # Ranks meet in the last pass of a step; DDP decides that in its forward.
@@ -40,7 +46,6 @@ class TorchEngine:
 
     def backward(self, loss: Tensor) -> None:
         if isinstance(self.model, DistributedDataParallel):
-            # DDP averages over ranks, the loop wants the sum.
             loss = loss * self.ranks.world_size
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
@@ -77,3 +82,7 @@ class TorchEngine:
 
     def weights(self) -> dict[str, Tensor] | None:
         return None
+
+    def moments(self) -> Moments:
+        names = {id(p): name for name, p in self.module.named_parameters()}
+        return own_moments(self.optimizer, names, self.ranks)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ from hpcscale.train.checkpoint import Checkpoints, Position
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine, EngineSetup, make_engine
 from hpcscale.train.schedule import Schedule
+from hpcscale.train.watch import Watcher
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -57,6 +60,7 @@ class _Run:
     metrics: Path
     stop: Callable[[], bool]
     progress: Callable[[dict[str, Any]], None] | None
+    watcher: Watcher | None
     started: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
 
@@ -74,11 +78,13 @@ def train(
     key: str,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[dict[str, Any]], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> TrainResult:
     """Train ``model`` on every row of ``stream`` once, going on from a checkpoint in ``out``.
 
     Each step appends a line to ``out/metrics.jsonl``. Where ``stop`` turns true on any rank, all
     save and raise Preempted. Raises TrainingError where loss or gradient are not finite.
+    ``watcher`` is told of every pass and step, and changes nothing of the training.
     """
     torch.manual_seed(seed)
     length = stream.sequence_length
@@ -96,8 +102,11 @@ def train(
         out / METRICS,
         stop,
         progress,
+        watcher,
     )
     position = run.checkpoints.restore(run.engine) or Position(0, 0, 0.0)
+    if watcher:
+        watcher.started(run.engine, position, run.plan)
     loss = math.nan
     # Rank 0 alone touches the file: another rank could see it before or after it is cut.
     with _Metrics(run.metrics, position.step) if ranks.rank == 0 else nullcontext() as metrics:
@@ -138,6 +147,8 @@ def _step(run: _Run, position: Position) -> tuple[Position, dict[str, Any]]:
     _check_finite(run, position.step + 1, loss, norm)
     seconds = time.monotonic() - began
     after = Position(position.step + 1, position.tokens + tokens, position.seconds + seconds)
+    if run.watcher:
+        run.watcher.after_step(after, lr, run.engine)
     line = {
         "step": after.step,
         "tokens": after.tokens,
@@ -155,12 +166,18 @@ def _forward_backward(run: _Run, step: int, tokens: int) -> float:
     """This rank's passes of a step; the sum of its nll. ``tokens``: of the whole global batch."""
     passes = list(run.plan.passes(step, run.ranks.rank))
     total = torch.zeros((), dtype=torch.float64, device=run.ranks.device)
+    watcher = run.watcher
     for index, (first, last) in enumerate(passes):
         # A rank without rows in a short last batch repeats a row and gives it no weight.
         empty = first == last
         batch = run.stream.rows(first - empty, last)
+        given = batch_tensors(
+            batch, run.stream, run.ranks, positions=watcher is not None and watcher.wants_positions
+        )
+        if watcher:
+            watcher.before_pass(batch, tokens, weightless=empty)
         with run.engine.forward_pass(last=index == len(passes) - 1):
-            nll = token_nll(run.engine.model, *batch_tensors(batch, run.stream, run.ranks)).sum()
+            nll = token_nll(run.engine.model, *given).sum()
         loss = nll * (0.0 if empty else 1.0 / tokens)
         run.engine.backward(loss)
         if not empty:
@@ -169,23 +186,25 @@ def _forward_backward(run: _Run, step: int, tokens: int) -> float:
 
 
 def batch_tensors(
-    batch: Batch, stream: PackedStream, ranks: Ranks
+    batch: Batch, stream: PackedStream, ranks: Ranks, positions: bool = False
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Arguments of ``token_nll``; segments and positions only where a row holds several."""
+    """Arguments of ``token_nll``; segments only where a row holds several, and position ids
+    there, or wherever ``positions`` asks for them."""
     one_segment = bool((batch.segments == batch.segments[:, :1]).all())
-    parts = [batch.inputs, batch.targets]
-    if stream.packing == "isolate" and not one_segment:
-        parts += [batch.segments, batch.positions]
-    tensors: list[Tensor | None] = []
-    for part in parts:
-        tensor = torch.from_numpy(part)
+    apart = stream.packing == "isolate" and not one_segment
+
+    def tensor(part: npt.NDArray[np.int64]) -> Tensor:
+        there = torch.from_numpy(part)
         if ranks.device.type == "cuda":
-            tensor = tensor.pin_memory().to(ranks.device, non_blocking=True)
-        tensors.append(tensor)
-    inputs, targets, *rest = [*tensors, None, None]
-    assert inputs is not None
-    assert targets is not None
-    return inputs, targets, rest[0], rest[1]
+            there = there.pin_memory().to(ranks.device, non_blocking=True)
+        return there
+
+    return (
+        tensor(batch.inputs),
+        tensor(batch.targets),
+        tensor(batch.segments) if apart else None,
+        tensor(batch.positions) if apart or positions else None,
+    )
 
 
 def _save_if_due(run: _Run, position: Position) -> Position:
@@ -199,6 +218,8 @@ def _save_if_due(run: _Run, position: Position) -> Position:
     if not (stopping or due or counted):
         return position
     if position.step:
+        if run.watcher:
+            run.watcher.before_save(position)
         run.checkpoints.save(run.engine, position)
         run.saved = time.monotonic()
     if stopping:

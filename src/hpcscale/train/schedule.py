@@ -37,3 +37,10 @@ class Schedule:
         done = min(1.0, (tokens - self.warmup) / (self.budget - self.warmup))
         cosine = 0.5 * (1 + math.cos(math.pi * done))
         return self.peak * (self.min_ratio + (1 - self.min_ratio) * cosine)
+
+
+def step_rates(config: TrainConfig, tokens: int) -> list[float]:
+    """The rate of each optimizer step of a run over ``tokens`` tokens, in order."""
+    schedule, batch = Schedule.of(config, tokens), config.global_batch
+    steps = -(-tokens // batch)
+    return [schedule.lr(min((step + 1) * batch, tokens)) for step in range(steps)]
