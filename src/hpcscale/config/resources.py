@@ -8,10 +8,15 @@ from pydantic import Field
 
 from hpcscale.config.types import Bytes, Seconds, Section
 
-StageName = Literal["tokenizer", "data", "base", "score", "select", "train", "analyse"]
+StageName = Literal[
+    "tokenizer", "data", "base", "score", "proxy", "dump", "influence", "select", "train", "analyse"
+]
 STAGES: tuple[StageName, ...] = (
-    "tokenizer", "data", "base", "score", "select", "train", "analyse",
+    "tokenizer", "data", "base", "score", "proxy", "dump", "influence", "select", "train",
+    "analyse",
 )  # fmt: skip
+#: Stages of one process without a GPU.
+SINGLE: tuple[StageName, ...] = ("tokenizer", "data", "influence", "select", "analyse")
 
 
 class Resources(Section):
@@ -29,7 +34,7 @@ class Resources(Section):
     )
     memory: Bytes | None = Field(default=None, description="a node")
     time: Seconds = "1h"  # type: ignore[assignment]
-    shards: int = Field(default=1, ge=1, description="array tasks that a scoring stage splits into")
+    shards: int = Field(default=1, ge=1, description="array tasks that score and dump split into")
     array_parallelism: int | None = Field(default=None, ge=1)
     partition: str | None = None
 
@@ -43,6 +48,9 @@ class ResourcesConfig(Section):
     data: Resources | None = None
     base: Resources | None = None
     score: Resources | None = None
+    proxy: Resources | None = None
+    dump: Resources | None = None
+    influence: Resources | None = None
     select: Resources | None = None
     train: Resources | None = None
     analyse: Resources | None = None
@@ -51,6 +59,6 @@ class ResourcesConfig(Section):
         """The stage's own resources over the default; light stages never ask for GPUs or ranks."""
         own: Resources | None = getattr(self, stage)
         merged = self.default.model_dump() | (own.model_dump(exclude_unset=True) if own else {})
-        if stage in ("tokenizer", "data", "select", "analyse"):
+        if stage in SINGLE:
             merged |= {"nodes": 1, "ranks": 1, "gpus": 0}
         return Resources(**merged)

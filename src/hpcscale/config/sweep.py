@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from hpcscale.config.data import DataConfig
+from hpcscale.config.influence import InfluenceConfig
 from hpcscale.config.model import ModelConfig, TokenizerConfig
 from hpcscale.config.resources import ResourcesConfig
 from hpcscale.config.train import EvaluateConfig, TrainConfig
@@ -81,6 +82,7 @@ class SweepConfig(Section):
     )
     budgets: Budgets
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
+    influence: InfluenceConfig = InfluenceConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     resources: ResourcesConfig = ResourcesConfig()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ class Groups:
 
 def group_queries(
     kind: Kind,
-    domains: npt.NDArray[np.integer],  # type: ignore[type-arg]
+    domains: npt.NDArray[np.integer[Any]],
     domain_names: Sequence[str],
     query_weights: Mapping[str, float] | None = None,
 ) -> Groups:

@@ -159,6 +159,16 @@ class Rows:
     def columns(self, part: str) -> int:
         return int(self._maps[part][0].shape[1])
 
+    def slice(self, part: str, first: int, last: int) -> npt.NDArray[Any]:
+        """Rows ``first`` to ``last`` - 1 of a part, in memory; fewer at the end."""
+        found, begin = [], 0
+        for array in self._maps[part]:
+            low, high = max(first - begin, 0), min(last - begin, len(array))
+            if low < high:
+                found.append(array[low:high])
+            begin += len(array)
+        return np.concatenate(found) if found else self._maps[part][0][:0]
+
     def blocks(self, part: str, rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """(first row, at most ``rows`` rows), mapped and in order."""
         first = 0

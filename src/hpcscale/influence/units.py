@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from hpcscale.data.packing import PackedStream
+from hpcscale.data.order import document_order
+from hpcscale.data.packing import PackedStream, Packing
 from hpcscale.data.store import TokenStore
 from hpcscale.data.windows import batch_windows, document_windows, gather_windows
 from hpcscale.model.forward import token_nll
@@ -84,10 +85,13 @@ class DocumentUnits:
 
 
 class RowUnits:
-    """The rows of a packed stream, under the packing that training uses."""
+    """The rows of a packed stream, under the packing that training uses.
 
-    def __init__(self, stream: PackedStream) -> None:
-        self.stream = stream
+    ``order``: int64 [documents], the rows of the store that the stream packs, in its order.
+    """
+
+    def __init__(self, stream: PackedStream, order: Ints | None = None) -> None:
+        self.stream, self.order = stream, order
         full = np.full(stream.n_rows, stream.sequence_length, dtype=np.int64)
         if stream.n_rows:
             full[-1] = stream.n_tokens - (stream.n_rows - 1) * stream.sequence_length
@@ -115,6 +119,16 @@ class RowUnits:
             yield UnitBatch(inputs, targets, positions, apart, unit, share)
 
 
+def all_units(
+    store: TokenStore, unit: str, length: int, packing: Packing, seed: int = 0
+) -> DocumentUnits | RowUnits:
+    """Every document of a store in its order, or (``sequence``) all packed in a seeded order."""
+    if unit == "document":
+        return DocumentUnits(store, np.arange(store.n_documents, dtype=np.int64), length)
+    order = document_order(store.ids, seed)
+    return RowUnits(PackedStream(store, order, None, length, packing), order)
+
+
 def batch_loss(
     model: nn.Module,
     batch: UnitBatch,
@@ -139,12 +153,31 @@ def batch_loss(
 
 
 def document_scores(stream: PackedStream, rows: Floats, documents: int) -> Floats:
-    """Scores [rows, ..] of packed rows as scores of the documents in them, by tokens.
+    """Scores [rows, ..] of packed rows as scores of the stream's documents, in its order.
 
     A document has the mean of its rows' scores, weighted by its tokens in each.
     """
     total = np.zeros((documents, *rows.shape[1:]))
     tokens = np.zeros(documents)
+    for document, row, count in _shares(stream):
+        np.add.at(total, document, rows[row] * _column(count, rows.ndim))
+        np.add.at(tokens, document, count)
+    scores: Floats = total / _column(np.maximum(tokens, 1), rows.ndim)
+    return scores
+
+
+def row_domains(units: RowUnits, domains: npt.NDArray[np.integer[Any]]) -> Ints:
+    """The domain that most tokens of each row are of; ``domains`` [documents] of the store."""
+    assert units.order is not None
+    counts = np.zeros((units.count, int(domains.max()) + 1))
+    for document, row, count in _shares(units.stream):
+        np.add.at(counts, (row, domains[units.order[document]]), count)
+    most: Ints = counts.argmax(1)
+    return most
+
+
+def _shares(stream: PackedStream) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """(document, row, the document's tokens in it) of every pair that shares any."""
     step = 1024
     for first in range(0, stream.n_rows, step):
         segments = stream.rows(first, min(first + step, stream.n_rows)).segments
@@ -152,11 +185,8 @@ def document_scores(stream: PackedStream, rows: Floats, documents: int) -> Float
         pairs, counts = np.unique(
             np.stack([segments[row, column], row + first]), axis=1, return_counts=True
         )
-        np.add.at(total, pairs[0], rows[pairs[1]] * _column(counts, rows.ndim))
-        np.add.at(tokens, pairs[0], counts)
-    scores: Floats = total / _column(np.maximum(tokens, 1), rows.ndim)
-    return scores
+        yield pairs[0], pairs[1], counts
 
 
-def _column(values: npt.NDArray[np.generic], ndim: int) -> npt.NDArray[np.generic]:
+def _column(values: npt.NDArray[Any], ndim: int) -> npt.NDArray[Any]:
     return values.reshape(-1, *([1] * (ndim - 1)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcscale.atomic import read_done, read_json, temporary_name
+from hpcscale.atomic import DONE, read_done, read_json, temporary_name, verify_done
 from hpcscale.errors import TaskError
 
 PROGRESS = "progress.json"
@@ -62,6 +62,28 @@ class Context:
     def inputs(self, label: str) -> list[Path]:
         """Directories of the inputs under ``label``, each checked to be done."""
         return [self._ready(entry) for entry in self.spec["inputs"].get(label, [])]
+
+    def verified_inputs(self, label: str) -> list[Path]:
+        """As ``inputs``, with every checksum compared; for shards, which cost a read anyway.
+
+        What differs is unmarked, so that the next ``sweep`` makes it again and nothing else.
+        Raises TaskError naming the file.
+        """
+        found = self.inputs(label)
+        for directory in found:
+            try:
+                verify_done(directory)
+            except TaskError as error:
+                (directory / DONE).unlink(missing_ok=True)
+                raise TaskError(
+                    f"{error.args[0].partition(';')[0]}; it is no longer counted as done: run the "
+                    "same `hpcscale sweep` again, which makes it and what waits for it"
+                ) from None
+        return found
+
+    def verified_input(self, label: str) -> Path:
+        (directory,) = self.verified_inputs(label)
+        return directory
 
     def input(self, label: str) -> Path:
         (directory,) = self.inputs(label)

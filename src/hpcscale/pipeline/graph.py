@@ -69,6 +69,15 @@ class Task:
         return isinstance(other, Task) and other.id == self.id
 
 
+class MergedTask(Task):
+    """Keyed by what decides its result and not by its shards: another number leaves it valid."""
+
+    @property
+    def key(self) -> str:
+        rest = {label: tasks for label, tasks in self.inputs.items() if label != "shards"}
+        return Task(self.name, self.kind, self.stage, self.decides, rest).key
+
+
 class Graph:
     """The tasks of a sweep, every task behind its inputs."""
 

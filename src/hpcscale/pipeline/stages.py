@@ -17,8 +17,9 @@ from hpcscale.config.data import CorpusConfig, Role
 from hpcscale.config.sweep import Cell, SweepConfig
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import ConfigError
-from hpcscale.pipeline.graph import Graph, Task
+from hpcscale.pipeline.graph import Graph, MergedTask, Task
 from hpcscale.pipeline.sources import absolute_paths, absolute_source
+from hpcscale.pipeline.tracin import TracinTasks
 from hpcscale.selection.method import ScoreRequest, SelectionMethod
 from hpcscale.selection.registry import load_method
 
@@ -54,11 +55,13 @@ class Pipeline:
             self.stores[role] = self._store(role)
         self.base = self._base()
         methods = {m.name: load_method(m) for m in self.config.selection}
+        requests = [request for m in methods.values() if (request := m.score_request())]
+        self.tracin = TracinTasks(self, any(r.params.get("way") == "capture" for r in requests))
         evaluations = [
             self.evaluation("base/evaluation", self.base, {"cell": None}),
             *(self._cell(cell, methods[cell.method]) for cell in self.config.cells()),
         ]
-        return Graph([*self.data_targets(), *evaluations])
+        return Graph([*self.data_targets(), *self.tracin.gradients_kept, *evaluations])
 
     def data_targets(self) -> list[Task]:
         """What `hpcscale data prepare` makes."""
@@ -146,7 +149,10 @@ class Pipeline:
     def pretraining(self) -> TrainConfig:
         """The train section with the overrides of ``model.pretrain``."""
         pretrain = self.config.model.pretrain
-        given: dict[str, Any] = {"lr": pretrain.lr, "warmup": pretrain.warmup}
+        return self.overridden({"lr": pretrain.lr, "warmup": pretrain.warmup})
+
+    def overridden(self, given: dict[str, Any]) -> TrainConfig:
+        """The train section with those of ``given`` that are set."""
         values = {key: value for key, value in given.items() if value}
         if "lr" in values:
             values |= {"lr_scaling": "none", "lr_reference_batch": None}
@@ -270,7 +276,7 @@ def _perplexity(pipeline: Pipeline, request: ScoreRequest) -> Task:
         )
         for index in range(pipeline.score_shards)
     )
-    return _Merge(
+    return MergedTask(
         f"scores/perplexity-{slug}/merged",
         "merge",
         "select",
@@ -279,16 +285,14 @@ def _perplexity(pipeline: Pipeline, request: ScoreRequest) -> Task:
     )
 
 
-class _Merge(Task):
-    """Keyed by what decides the scores, so that another shard count leaves them valid."""
-
-    @property
-    def key(self) -> str:
-        rest = {label: tasks for label, tasks in self.inputs.items() if label != "shards"}
-        return Task(self.name, self.kind, self.stage, self.decides, rest).key
+def _tracin(pipeline: Pipeline, request: ScoreRequest) -> Task:
+    return pipeline.tracin.scores(request)
 
 
-SCORERS: dict[str, Callable[[Pipeline, ScoreRequest], Task]] = {"perplexity": _perplexity}
+SCORERS: dict[str, Callable[[Pipeline, ScoreRequest], Task]] = {
+    "perplexity": _perplexity,
+    "tracin": _tracin,
+}
 
 
 def _placed(spec: CorpusConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcscale.atomic import temporary_name, verify_done
+from hpcscale.atomic import temporary_name
 from hpcscale.errors import TaskError
 from hpcscale.pipeline.context import Context, StepResult
 from hpcscale.pipeline.steps.perplexity import SCORES
@@ -17,8 +17,7 @@ def run(context: Context) -> StepResult:
 
     store = TokenStore.open(context.input("pool") / "store")
     tables = []
-    for shard in context.inputs("shards"):
-        verify_done(shard)
+    for shard in context.verified_inputs("shards"):
         tables.append(pq.read_table(shard / SCORES))
     table = pa.concat_tables(tables)
     if not np.array_equal(table["id"].to_numpy(), store.ids):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hpcscale.data.packing import PackedStream
     from hpcscale.train.distributed import Ranks
+    from hpcscale.train.watch import Watcher
 
 MODEL = "model"
 RECORD = "record.json"
@@ -29,8 +30,12 @@ def train_and_save(
     seed: int,
     ranks: Ranks,
     facts: dict[str, Any],
+    watcher: Watcher | None = None,
 ) -> StepResult:
-    """Train ``model`` on ``stream``, save it in Hugging Face format, and record how it went."""
+    """Train ``model`` on ``stream``, save it in Hugging Face format, and record how it went.
+
+    A run that is watched is there for what its watcher writes, and its model is not saved.
+    """
     from hpcscale.model.build import save_model
     from hpcscale.model.flops import model_flops_per_token
     from hpcscale.train.loop import train
@@ -48,6 +53,7 @@ def train_and_save(
         key=context.key,
         stop=context.stop,
         progress=lambda line: _report(context, line, stream.n_tokens),
+        watcher=watcher,
     )
     out = context.directory / MODEL
     record = {
@@ -64,13 +70,14 @@ def train_and_save(
         "flops_per_token": model_flops_per_token(model.config, stream.sequence_length),
     }
     if ranks.rank == 0:
-        save_model(model, out, result.weights)
+        if watcher is None:
+            save_model(model, out, result.weights)
         write_json(context.directory / RECORD, record)
         # The model is what later stages read; the training state served its purpose.
         shutil.rmtree(context.directory / CHECKPOINTS, ignore_errors=True)
     ranks.barrier()
-    outputs = [RECORD, METRICS, *(f"{MODEL}/{file.name}" for file in out.iterdir())]
-    return StepResult(outputs, record)
+    saved = [] if watcher else [f"{MODEL}/{file.name}" for file in out.iterdir()]
+    return StepResult([RECORD, METRICS, *saved], record)
 
 
 def _engine(config: TrainConfig, ranks: Ranks) -> str:

@@ -1,0 +1,50 @@
+"""How influence is measured: the proxy run, and what is kept of gradients."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from hpcscale.config.types import Count, Section
+
+
+class ProxyConfig(Section):
+    """A warm-up run of the base model on a random part of the pool, whose checkpoints influence is
+    measured at. Unset values come from ``train``."""
+
+    tokens: Count | None = Field(default=None, description="default: the smallest budget")
+    checkpoints: int = Field(default=3, ge=1, le=1000)
+    seed: int = Field(default=0, ge=0)
+    lr: float | None = Field(default=None, gt=0)
+    warmup: Count | None = None
+    schedule: Literal["cosine", "constant"] | None = None
+
+
+class ProjectionConfig(Section):
+    """``dimension`` numbers are stored a document; ``rank`` is of each side of a matrix.
+
+    Both None, written ``projection: none``, is the whole gradient.
+    """
+
+    dimension: int | None = Field(default=4096, ge=1)
+    rank: int | None = Field(default=64, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_none(cls, value: Any) -> Any:
+        return {"dimension": None, "rank": None} if value == "none" else value
+
+
+class InfluenceConfig(Section):
+    """What all ``tracin`` methods of a sweep share."""
+
+    proxy: ProxyConfig = ProxyConfig()
+    unit: Literal["document", "sequence"] = "document"
+    projection: ProjectionConfig = ProjectionConfig()
+    dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+    epsilon: float | None = Field(default=None, gt=0, description="default: train.eps")
+    batch_tokens: Count = 4096
+    query_shards: int = Field(default=1, ge=1)
+    keep_gradients: bool = True

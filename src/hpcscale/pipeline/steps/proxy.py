@@ -1,0 +1,64 @@
+"""The proxy run: the base model goes on, on a random part of the pool, and leaves checkpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hpcscale.config.train import TrainConfig
+from hpcscale.errors import DataError
+from hpcscale.pipeline.context import Context, StepResult
+from hpcscale.pipeline.measuring import CAPTURE, SNAPSHOTS
+from hpcscale.pipeline.steps.training import train_and_save
+from hpcscale.units import format_count
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hpcscale.data.packing import PackedStream
+    from hpcscale.influence.capture import Capture
+    from hpcscale.influence.intervals import Intervals
+    from hpcscale.train.distributed import Ranks
+
+
+def run(context: Context) -> StepResult:
+    from hpcscale.data.order import document_order
+    from hpcscale.data.packing import PackedStream
+    from hpcscale.data.store import TokenStore
+    from hpcscale.influence.intervals import Intervals
+    from hpcscale.influence.snapshots import Snapshots
+    from hpcscale.model.build import load_model
+    from hpcscale.train.distributed import Ranks
+    from hpcscale.train.watch import Watcher, Watchers
+
+    decides = context.decides
+    config = TrainConfig(**context.params["train"])
+    store = TokenStore.open(context.input("pool") / "store")
+    tokens = decides["tokens"]
+    if tokens > store.n_tokens:
+        raise DataError(
+            f"influence.proxy.tokens asks for {format_count(tokens)} tokens, the pool has "
+            f"{format_count(store.n_tokens)}; lower it, or raise data.pool.tokens"
+        )
+    order = document_order(store.ids, decides["seed"])
+    stream = PackedStream(store, order, tokens, decides["sequence_length"], decides["packing"])
+    ranks = Ranks.from_environment()
+    model = load_model(context.input("model") / "model").to(ranks.device)
+    intervals = Intervals.of(config, stream.n_tokens, decides["checkpoints"])
+    watchers: list[Watcher] = [
+        Snapshots(context.directory / SNAPSHOTS, model, config, intervals, ranks)
+    ]
+    capture = None
+    if decides["capture"]:
+        capture = _capture(context, model, stream, store.ids[order], config, intervals, ranks)
+        watchers.append(capture)
+    with context.deferring():
+        result = train_and_save(
+            context, model, stream, decides["seed"], ranks, {}, Watchers(watchers)
+        )
+    if capture is not None:
+        capture.seal()
+    ranks.barrier()
+    folders = [context.directory / name for name in (SNAPSHOTS, CAPTURE)]
+    written = [p for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()]
+    outputs = [str(path.relative_to(context.directory)) for path in written]
+    return StepResult([*result.outputs, *outputs], result.facts)
