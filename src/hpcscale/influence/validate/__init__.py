@@ -1,0 +1,1 @@
+"""Whether influence scores are right about the world: experiments with a known answer."""

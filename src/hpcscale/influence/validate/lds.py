@@ -1,0 +1,149 @@
+"""The linear datamodeling score: do sums of influence forecast what retraining does?
+
+Random half-subsets S of a small candidate set are trained on from the same base model, and the
+loss of each query is measured. The score of a query is Spearman's correlation, over the subsets,
+of sum over i in S of influence(i, q) with minus that loss (Park et al. 2023, arXiv 2303.14186,
+definition 2.3): positive influence means a lower loss.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcscale.errors import ConfigError
+from hpcscale.influence.units import Floats
+from hpcscale.influence.validate.bm25 import bm25
+from hpcscale.influence.validate.report import Table
+from hpcscale.influence.validate.setting import Progress, Setting, by_variant, unit_losses
+from hpcscale.influence.validate.statistics import Correlation, mean_spearman
+from hpcscale.influence.variants import Variant
+
+Masks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LdsOptions:
+    """candidates, queries: documents. subsets: trainings, each on half of the candidates.
+    repeats: trainings of each subset in different orders, whose losses are averaged."""
+
+    candidates: int = 256
+    queries: int = 64
+    subsets: int = 64
+    repeats: int = 1
+    epochs: int = 3
+    checkpoints: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.candidates < 4 or self.subsets < 3:
+            raise ConfigError(
+                f"{self.candidates} candidates and {self.subsets} subsets have no ranks to "
+                "compare; ask for 4 candidates and 3 subsets or more"
+            )
+
+
+@dataclass(frozen=True)
+class LdsResult:
+    """``scores``: [candidates, queries] by variant. ``masks``: [subsets, candidates], who was in.
+    ``losses``: [subsets, queries], nats a token; ``base``: [queries], before any training."""
+
+    scores: dict[str, Floats]
+    masks: Masks
+    losses: Floats
+    base: Floats
+
+    def correlations(self) -> dict[str, Correlation]:
+        return datamodeling(self.scores, self.masks, self.losses)
+
+    def tables(self) -> dict[str, Table]:
+        found = self.correlations()
+        first = next(iter(found))
+        rows = [
+            [name, one.over_rows, one.over_both,
+             "" if name == first else one.above(found[first]),
+             float(np.mean(one.per_row > 0))]
+            for name, one in found.items()
+        ]  # fmt: skip
+        spread = float(self.losses.std(0, ddof=1).mean())
+        gain = float((self.base - self.losses.mean(0)).mean())
+        return {
+            "lds": Table(
+                f"Linear datamodeling score, {len(self.masks)} half-subsets of "
+                f"{self.masks.shape[1]} documents, {len(self.base)} queries",
+                ["variant", "LDS, CI over queries", "LDS, CI over queries and subsets",
+                 f"above {first}", "queries above 0"],
+                rows,
+            ),
+            "trainings": Table(
+                "What the trainings did",
+                ["", "nats a token"],
+                [["query loss before", float(self.base.mean())],
+                 ["mean fall of the query loss", gain],
+                 ["standard deviation over subsets", spread]],
+            ),
+        }  # fmt: skip
+
+
+def datamodeling(
+    scores: Mapping[str, Floats], masks: Masks, losses: Floats
+) -> dict[str, Correlation]:
+    """Per variant, Spearman over subsets a query and its mean; scores [candidates, queries]."""
+    return {name: mean_spearman((masks @ matrix).T, -losses.T) for name, matrix in scores.items()}
+
+
+def half_subsets(candidates: int, count: int, seed: int) -> Masks:
+    """``count`` rows of which each holds a random half of the candidates, bool."""
+    rng = np.random.default_rng([seed, 0x1D5])
+    masks = np.zeros((count, candidates), dtype=np.bool_)
+    for row in masks:
+        row[rng.permutation(candidates)[: candidates // 2]] = True
+    return masks
+
+
+def lds(
+    setting: Setting,
+    options: LdsOptions,
+    variants: Sequence[Variant],
+    out: Path,
+    progress: Progress | None = None,
+    domain: str | None = None,
+    trained: Callable[[int, int], None] | None = None,
+) -> LdsResult:
+    """Score the candidates along a training on all of them, then train on each half-subset.
+
+    ``domain``: of the queries. ``trained(done, total)`` counts the trainings. Raises DataError for
+    too few documents.
+    """
+    pool, device = setting.pool, setting.ranks.device
+    candidates = setting.take(pool, options.candidates, options.seed)
+    asked = setting.take(setting.queries, options.queries, options.seed, domain)
+    queries = setting.units(setting.queries, asked)
+    stream = setting.stream(candidates, options.seed, options.epochs)
+    snapshots = setting.proxy_run(stream, options.checkpoints, options.seed, out / "proxy")
+    units = setting.units(pool, candidates)
+    scores = by_variant(variants, setting.scores(snapshots, units, queries, variants, progress))
+    scores["bm25"] = bm25(
+        [pool.tokens(int(i)) for i in candidates],
+        [setting.queries.tokens(int(i)) for i in asked],
+        pool.vocab_size,
+    )
+    masks = half_subsets(options.candidates, options.subsets, options.seed)
+    losses = np.zeros((options.subsets, options.queries))
+    done = 0
+    for row, mask in enumerate(masks):
+        for repeat in range(options.repeats):
+            seed = options.seed + 1 + repeat
+            work = out / "subset"
+            model = setting.fit(setting.stream(candidates[mask], seed, options.epochs), seed, work)
+            shutil.rmtree(work)
+            losses[row] += unit_losses(model, queries, device) / options.repeats
+            done += 1
+            if trained:
+                trained(done, options.subsets * options.repeats)
+    return LdsResult(scores, masks, losses, unit_losses(setting.load(), queries, device))
