@@ -18,7 +18,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 DEFAULTS = {"engine": "torch", "precision": "fp32", "packing": "concat", "tokens": 2500,
             "global_batch": 128, "micro_batch": 1, "zero": 0, "clip": 0.5, "every_steps": 0,
-            "keep": 2, "stop_at": 0, "lr": 3e-3, "key": "key", "snapshots": 0}  # fmt: skip
+            "keep": 2, "stop_at": 0, "lr": 3e-3, "key": "key", "snapshots": 0,
+            "capture": "", "unit": "document", "rank": 0, "dimension": 0}  # fmt: skip
 VOCABULARY, LENGTH = 300, 16
 
 
@@ -101,14 +102,40 @@ def watchers_of(
     out: Path, model: Any, stream: Any, config: Any, ranks: Any, s: dict[str, Any]
 ) -> list[Any]:
     """The watchers that the settings ask for."""
+    from hpcscale.influence.capture import Capture
     from hpcscale.influence.intervals import Intervals
+    from hpcscale.influence.sketch import Projection
     from hpcscale.influence.snapshots import Snapshots
 
     found: list[Any] = []
     if s["snapshots"]:
         intervals = Intervals.of(config, stream.n_tokens, s["snapshots"])
         found.append(Snapshots(out / "snapshots", model, config, intervals, ranks))
+    if s["capture"]:
+        intervals = Intervals.of(config, stream.n_tokens, s["snapshots"] or 2)
+        projection = Projection(s["rank"] or None, s["dimension"] or None)
+        ids = stream_ids(out)
+        found.append(
+            Capture(
+                out / "capture", stream, ids, projection, intervals, ranks,
+                unit=s["unit"], dtype=s["capture"],
+            )
+        )  # fmt: skip
     return found
+
+
+def stream_ids(out: Path) -> Any:
+    """The id of each document of the stream, uint64."""
+    from hpcscale.data.store import TokenStore
+
+    return np.asarray(TokenStore.open(out.parent / "store").ids)
+
+
+def finish(watchers: list[Any]) -> None:
+    """What is sealed when a run is over."""
+    for watcher in watchers:
+        if hasattr(watcher, "seal"):
+            watcher.seal()
 
 
 def train_here(out: Path, watchers: list[Any] | None = None, **given: Any) -> list[dict[str, Any]]:
@@ -138,8 +165,12 @@ def train_here(out: Path, watchers: list[Any] | None = None, **given: Any) -> li
             ranks=Ranks(), out=out, key=s["key"], stop=stop,
             watcher=Watchers(watchers) if watchers else None,
         )  # fmt: skip
+        finish(watchers)
     finally:
         torch.set_num_threads(threads)
+        for watcher in watchers:
+            if hasattr(watcher, "close"):
+                watcher.close()
     lines: list[dict[str, Any]] = read(out)["lines"]
     return lines
 
@@ -180,6 +211,7 @@ def main() -> None:
         print(f"{type(error).__name__}: {error}")
         skip_teardown(error.exit_code)
         sys.exit(error.exit_code)
+    finish(watchers)
     if ranks.rank == 0:
         save_model(model, out / "model", result.weights)
     ranks.barrier()

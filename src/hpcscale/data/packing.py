@@ -33,7 +33,7 @@ class Batch:
     ``segments`` is the ordinal, in the stream's list of documents, of the document of each
     *target*: the end-of-text input that predicts the first token of a document belongs to that
     document. ``positions`` restart at each segment of a row under ``isolate``. ``tokens`` counts
-    the real targets of each row.
+    the real targets of each row. ``first_row`` is the number of the first row in the stream.
     """
 
     inputs: Ints
@@ -41,6 +41,7 @@ class Batch:
     segments: Ints
     positions: Ints
     tokens: Ints
+    first_row: int
 
     @property
     def n_tokens(self) -> int:
@@ -89,6 +90,11 @@ class PackedStream:
         # Target j of document d is the store's token j + shift[d].
         self._shift = begins - starts[:-1]
 
+    @property
+    def document_tokens(self) -> Ints:
+        """Targets of each document of the list in the stream, int64; 0 behind its end."""
+        return np.diff(np.minimum(self._starts, self.n_tokens))
+
     def rows(self, start: int, stop: int) -> Batch:
         """Rows ``start`` to ``stop`` - 1, read straight from the memory map."""
         if not 0 <= start <= stop <= self.n_rows:
@@ -98,7 +104,7 @@ class PackedStream:
         first, last = start * length, min(stop * length, self.n_tokens)
         if first >= last:
             empty = np.empty((0, length), dtype=np.int64)
-            return Batch(empty, empty, empty, empty, np.empty(0, dtype=np.int64))
+            return Batch(empty, empty, empty, empty, np.empty(0, dtype=np.int64), start)
         targets = np.full(shape, IGNORED, dtype=np.int64)
         inputs = np.full(shape, self._eot, dtype=np.int64)
         segments = np.full(shape, NO_SEGMENT, dtype=np.int64)
@@ -111,7 +117,7 @@ class PackedStream:
         segments.reshape(-1)[:real] = owner
         counts = np.full(shape[0], length, dtype=np.int64)
         counts[-1] = real - (shape[0] - 1) * length
-        return Batch(inputs, targets, segments, self._positions(segments), counts)
+        return Batch(inputs, targets, segments, self._positions(segments), counts, start)
 
     def _owners(self, first: int, last: int) -> Ints:
         """The document of each target from ``first`` to ``last`` - 1."""

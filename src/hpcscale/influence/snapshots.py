@@ -139,15 +139,20 @@ class Snapshot:
         """The folder that ``load_model`` takes."""
         return self.folder / "model"
 
-    def preconditioner(self, power: float, device: torch.device) -> Direction:
+    def preconditioner(
+        self, power: float, device: torch.device, eps: float | None = None
+    ) -> Direction:
         """Adam's metric P to the power ``power``, float32 of each parameter's shape, by name.
+
+        ``eps`` instead of the run's own, where given.
 
         Raises CheckpointError for a fragment that is missing, stands twice or cannot be read.
         """
+        eps = self.eps if eps is None else eps
         correction = 1 - self.beta2**self.t
         metric = {}
         for name, v in self._moments():
-            inverse = v.div(correction).sqrt_().add_(self.eps)
+            inverse = v.div(correction).sqrt_().add_(eps)
             metric[name] = torch.where(v == 0, 0.0, inverse.pow_(-power)).to(device)
         return metric
 

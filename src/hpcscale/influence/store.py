@@ -61,19 +61,15 @@ class ShardWriter:
 
         Raises DataError where one is not finite: it would poison every score that it meets.
         """
-        norms = torch.linalg.vector_norm(sketches, dim=1, dtype=torch.float64)
-        broken = torch.nonzero(~torch.isfinite(norms))
+        stored, norms = pack(sketches, self.dtype)
+        broken = np.flatnonzero(~np.isfinite(norms))
         if len(broken):
             raise DataError(
                 f"the gradient of unit {first + int(broken[0])} of {self.rows.folder} is not "
                 "finite; the checkpoint is broken or of too low a precision: try "
                 "`train.precision: fp32`"
             )
-        # A unit whose gradient is zero stays a row of zeros.
-        scale = norms.clamp(min=torch.finfo(torch.float32).tiny).to(sketches)
-        stored = (sketches / scale[:, None]).to("cpu", STORED[self.dtype][1])
-        bits = stored.view(torch.uint16) if self.dtype == "bf16" else stored
-        self.rows.write(first, gradients=bits.numpy(), norms=norms.cpu().numpy())
+        self.rows.write(first, gradients=stored, norms=norms)
 
     def commit(self, rows: int) -> None:
         self.rows.commit(rows)
@@ -97,6 +93,16 @@ class GradientShard:
         """(first row, float32 [<= rows, dimension]): rows of norm 1."""
         for first, block in self.rows.blocks("gradients", rows):
             yield first, unpack(block, self.dtype)
+
+
+def pack(rows: Tensor, dtype: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Rows [n, d] scaled to norm 1 as they are stored, and their norms [n]."""
+    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    # A unit whose gradient is zero stays a row of zeros.
+    scale = norms.clamp(min=torch.finfo(torch.float32).tiny).to(rows)
+    stored = (rows / scale[:, None]).to("cpu", STORED[dtype][1])
+    bits = stored.view(torch.uint16) if dtype == "bf16" else stored
+    return bits.numpy(), norms.cpu().numpy()
 
 
 def unpack(block: npt.NDArray[Any], dtype: str) -> Tensor:

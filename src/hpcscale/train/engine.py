@@ -28,6 +28,10 @@ class Engine(Protocol):
     model: nn.Module
     #: The plain module under ``model``.
     module: nn.Module
+    #: The ZeRO stage; 0: every rank holds everything.
+    stage: int
+    precision: str
+    compiled: bool
 
     @property
     def loss_factor(self) -> float:

@@ -28,7 +28,8 @@ class DeepSpeedEngine:
     def __init__(self, setup: EngineSetup) -> None:
         self.ranks, self.config = setup.ranks, setup.config
         self.precision = setup.precision
-        self.stage = setup.config.zero
+        self.stage: int = setup.config.zero
+        self.compiled = setup.config.compile
         # Stage 0 in fp32 has no wrapped optimizer that would report the norm it clips by.
         self.own_clipping = self.stage == 0 and setup.precision == "fp32"
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -53,7 +54,7 @@ class DeepSpeedEngine:
         )
         self.model: nn.Module = self.engine
         self.module: nn.Module = model
-        if setup.config.compile:
+        if self.compiled:
             self.engine.compile()
 
     @property

@@ -21,6 +21,7 @@ class TorchEngine:
 
     def __init__(self, setup: EngineSetup) -> None:
         self.ranks, self.precision = setup.ranks, setup.precision
+        self.stage, self.compiled = 0, setup.config.compile
         self.clip = setup.config.clip or float("inf")
         self.module = setup.model.to(setup.ranks.device).train()
         self.optimizer = adamw(self.module, setup.config, fused=True)
@@ -28,7 +29,7 @@ class TorchEngine:
         self.model: nn.Module = self.module
         if setup.ranks.world_size > 1:
             self.model = DistributedDataParallel(self.module, gradient_as_bucket_view=True)
-        if setup.config.compile:
+        if self.compiled:
             self.model.compile()
 
     @property
