@@ -18,7 +18,7 @@ from torch import Tensor
 from hpcscale.errors import DataError
 from hpcscale.influence.aggregate import Groups
 from hpcscale.influence.rows import Part, Rows, RowWriter, output_names
-from hpcscale.influence.store import GradientShard, check_dimensions
+from hpcscale.influence.store import GradientShard, check_projections
 
 Progress = Callable[[int, int], None]
 SCORES = "scores"
@@ -46,8 +46,8 @@ def score_block(
     if query is None:
         targets = None
     else:
-        check_dimensions([pool, query])
-        targets = _targets(query, groups, normalise)
+        check_projections([pool.projection, query.projection])
+        targets = targets_of(query, groups, normalise)
     columns = len(groups.names)
     parts = {SCORES: Part(np.float32, columns)}
     facts = {"key": key, "columns": list(groups.names)}
@@ -99,7 +99,7 @@ def _long_product(rows: Tensor, targets: Tensor) -> npt.NDArray[np.float32]:
     return product
 
 
-def _targets(query: GradientShard, groups: Groups, normalise: bool) -> Tensor:
+def targets_of(query: GradientShard, groups: Groups, normalise: bool) -> Tensor:
     """What rows are multiplied with: float32 [dimension, columns]."""
     columns = len(query) if groups.weights is None else len(groups.names)
     if groups.weights is not None and groups.weights.shape[1] != len(query):

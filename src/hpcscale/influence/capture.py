@@ -55,12 +55,13 @@ Unit = Literal["document", "sequence"]
 @dataclass(frozen=True)
 class Pieces:
     """``tokens``: int64 [P, L], token numbers in the flattened batch, its size standing for none;
-    None where the pieces are the batch's rows. ``row``: of the batch, and ``owner``: of the
-    stream's documents, int64 [P]."""
+    None where the pieces are the batch's rows. ``row``: of the batch, ``owner``: of the
+    stream's documents, ``sizes``: tokens, int64 [P]."""
 
     tokens: Ints | None
     row: Ints
     owner: Ints
+    sizes: Ints
 
     def __len__(self) -> int:
         return len(self.row)
@@ -82,10 +83,10 @@ def pieces_of(segments: Ints, unit: Unit) -> Pieces:
     row, owner = begins // length, segments.reshape(-1)[begins]
     sizes = ends - begins
     if len(sizes) == len(segments) and (sizes == length).all():
-        return Pieces(None, row, owner)
+        return Pieces(None, row, owner, sizes)
     ramp = np.arange(sizes.max())
     tokens = np.where(ramp < sizes[:, None], begins[:, None] + ramp, segments.size)
-    return Pieces(tokens, row, owner)
+    return Pieces(tokens, row, owner, sizes)
 
 
 @dataclass
@@ -184,7 +185,11 @@ class Capture(Silent):
             self.sketch.collect(len(pieces)),
             scale.to(device, torch.float32),
             tokens,
-            {"ids": identity, "rows": batch.first_row + pieces.row},
+            {
+                "ids": identity,
+                "rows": batch.first_row + pieces.row,
+                "shares": pieces.sizes / own_tokens,
+            },
             set(),
         )
 
@@ -232,6 +237,7 @@ class Capture(Silent):
             "projection": asdict(self.projection),
             "packing": self.stream.packing,
             "ends": list(self.intervals.ends),
+            "tokens": self.stream.n_tokens,
         }
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ rank-00000/rows.npy        int64 [n], the packed row that the piece lies in
 rank-00000/steps.npy       int32 [n], the optimizer step that it was part of, counted from 1
 rank-00000/rates.npy       float32 [n], that step's learning rate
 rank-00000/intervals.npy   int16 [n], the interval that the step lies in
+rank-00000/shares.npy      float32 [n], the piece's tokens over those of its document (or row)
 manifest.json              written last: rows of each rank, projection, intervals
 
 The files are ordinary ``.npy`` arrays once sealed; until then their headers lag behind.
@@ -37,6 +38,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "steps": np.int32,
     "rates": np.float32,
     "intervals": np.int16,
+    "shares": np.float32,
 }
 _FORMAT = 1
 _REMEDY = "delete the proxy run's task and run the same command again"
@@ -160,6 +162,7 @@ class CapturedRows:
     steps: npt.NDArray[np.int32]
     rates: npt.NDArray[np.float32]
     intervals: npt.NDArray[np.int16]
+    shares: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.norms)
@@ -173,15 +176,15 @@ class CapturedRows:
     def dimension(self) -> int:
         return int(self.facts["dimension"])
 
-    def stored(self, first: int, last: int) -> Array:
-        """Rows ``first`` to ``last`` - 1 as they are stored, in memory."""
-        found, begin = [self.gradients[0][:0]], 0
+    def take(self, rows: npt.NDArray[np.int64]) -> Array:
+        """The gradients of ``rows`` as they are stored, in that order, in memory."""
+        found = np.empty((len(rows), self.dimension), self.gradients[0].dtype)
+        begin = 0
         for array in self.gradients:
-            low, high = max(first - begin, 0), min(last - begin, len(array))
-            if low < high:
-                found.append(array[low:high])
+            mine = np.flatnonzero((rows >= begin) & (rows < begin + len(array)))
+            found[mine] = array[rows[mine] - begin]
             begin += len(array)
-        return np.concatenate(found)
+        return found
 
 
 def read_capture(folder: Path) -> CapturedRows:

@@ -86,6 +86,11 @@ class GradientShard:
         self.dimension = self.rows.columns("gradients")
         self.norms: npt.NDArray[np.float32] = self.rows.whole("norms")
 
+    @property
+    def projection(self) -> tuple[Any, object]:
+        """Its projection, and what it is called, for ``check_projections``."""
+        return self.rows.facts.get("sketch"), self.folder
+
     def __len__(self) -> int:
         return len(self.units)
 
@@ -111,13 +116,11 @@ def unpack(block: npt.NDArray[Any], dtype: str) -> Tensor:
     return (raw.view(torch.bfloat16) if dtype == "bf16" else raw).float()
 
 
-def check_dimensions(shards: Sequence[GradientShard]) -> None:
-    """Raises DataError where shards cannot be multiplied with each other."""
-    if len({(s.dimension, str(s.rows.facts.get("sketch"))) for s in shards}) > 1:
-        listed = "; ".join(
-            f"{s.folder}: {s.dimension} columns, {s.rows.facts.get('sketch')}" for s in shards
-        )
+def check_projections(sides: Sequence[tuple[Any, object]]) -> None:
+    """Each side: its projection, and what it is called. Raises DataError where they differ."""
+    if any(projection != sides[0][0] for projection, _ in sides):
+        listed = "; ".join(f"{name}: {projection}" for projection, name in sides)
         raise DataError(
-            f"gradient shards of different projections do not fit together ({listed}); dump both "
-            "sides with the same projection"
+            f"gradients of different projections do not fit together ({listed}); take both sides "
+            "with the same projection"
         )

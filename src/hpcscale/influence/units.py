@@ -155,13 +155,14 @@ def batch_loss(
 def document_scores(stream: PackedStream, rows: Floats, documents: int) -> Floats:
     """Scores [rows, ..] of packed rows as scores of the stream's documents, in its order.
 
-    A document has the mean of its rows' scores, weighted by its tokens in each.
+    A document has the mean of its rows' scores, weighted by its tokens in each; NaN without any.
     """
     total = np.zeros((documents, *rows.shape[1:]))
     tokens = np.zeros(documents)
     for document, row, count in _shares(stream):
         np.add.at(total, document, rows[row] * _column(count, rows.ndim))
         np.add.at(tokens, document, count)
+    total[tokens == 0] = np.nan
     scores: Floats = total / _column(np.maximum(tokens, 1), rows.ndim)
     return scores
 

@@ -12,10 +12,12 @@ from hpcscale.pipeline.context import Context
 if TYPE_CHECKING:
     from torch import nn
 
+    from hpcscale.data.packing import PackedStream
     from hpcscale.influence.aggregate import Groups
+    from hpcscale.influence.capture_store import CapturedRows
     from hpcscale.influence.factors import Direction
     from hpcscale.influence.snapshots import Snapshot
-    from hpcscale.influence.units import Units
+    from hpcscale.influence.units import Ints, Units
     from hpcscale.train.distributed import Ranks
 
 SNAPSHOTS = "snapshots"
@@ -59,6 +61,32 @@ def loaded_snapshot(
     model = load_model(snapshot.model).to(ranks.device)
     scale = snapshot.preconditioner(power, ranks.device) if power else None
     return model, scale
+
+
+def proxy_stream(pool: Path, decides: dict[str, Any], tokens: int) -> tuple[PackedStream, Ints]:
+    """What a proxy run trains on, and the documents of the pool in that order."""
+    from hpcscale.data.order import document_order
+    from hpcscale.data.packing import PackedStream
+    from hpcscale.data.store import TokenStore
+
+    store = TokenStore.open(pool / "store")
+    order = document_order(store.ids, decides["seed"])
+    stream = PackedStream(store, order, tokens, decides["sequence_length"], decides["packing"])
+    return stream, order
+
+
+def captured_units(pool: Path, decides: dict[str, Any], captured: CapturedRows) -> tuple[Ints, int]:
+    """The unit that each captured row is a piece of, int64, and how many units there are."""
+    import numpy as np
+
+    from hpcscale.data.store import TokenStore
+
+    if decides["unit"] == "sequence":
+        rows: Ints = captured.ids.astype(np.int64)
+        stream, _ = proxy_stream(pool, decides, int(captured.facts["tokens"]))
+        return rows, stream.n_rows
+    store = TokenStore.open(pool / "store")
+    return store.index_of(captured.ids), store.n_documents
 
 
 def query_groups(context: Context) -> Groups:

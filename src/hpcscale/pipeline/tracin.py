@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcscale.config.data import Role
 from hpcscale.errors import ConfigError
+from hpcscale.influence.capture_limits import check_capture
 from hpcscale.pipeline.graph import MergedTask, Task
 from hpcscale.selection.method import ScoreRequest
 from hpcscale.units import format_count
@@ -61,11 +62,10 @@ class TracinTasks:
                 "name; add `data.query`, for example `query: {corpus: c4, split: validation, "
                 "tokens: 100k}`, or write `aggregate: self`"
             )
-        if request.params["way"] == "capture" and self.pipeline.config.train.zero == 3:
-            raise ConfigError(
-                "way `capture` needs whole modules on every rank, which train.zero 3 cuts up; "
-                "write train.zero: 2 or less, or `way: dump`"
-            )
+        if request.params["way"] == "capture":
+            train = self.pipeline.config.train
+            zero = 0 if train.engine == "torch" else train.zero
+            check_capture(zero=zero, precision=self.pipeline.precision, compiled=train.compile)
 
     # --- the proxy run
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hpcscale.influence.units import Floats
 from hpcscale.influence.validate.foreign import other_language
@@ -19,7 +21,7 @@ from hpcscale.influence.validate.setting import (
     unit_losses,
     up_to_budget,
 )
-from hpcscale.influence.validate.statistics import Interval, auc, spearman
+from hpcscale.influence.validate.statistics import Interval, auc, mean_interval, spearman
 from hpcscale.influence.variants import Variant
 
 #: The baseline: documents of low loss under the base model on top.
@@ -41,12 +43,18 @@ class NoiseOptions:
 @dataclass(frozen=True)
 class NoiseResult:
     """``scores``: float64 [documents] by variant and kind. ``norms``, ``losses``: of the plain
-    gradient at the proxy run, and under the base model, by kind. ``lengths``: tokens."""
+    gradient at the proxy run, and under the base model, by kind. ``lengths``: tokens.
+    ``trained``: the loss of each query after training on one kind alone, float64 [queries]."""
 
     scores: dict[str, dict[str, Floats]]
     norms: dict[str, Floats]
     losses: dict[str, Floats]
     lengths: Floats
+    trained: dict[str, Floats]
+
+    def harm(self, kind: str) -> Interval:
+        """How much higher the query loss is after training on ``kind`` than on clean documents."""
+        return mean_interval(self.trained[kind] - self.trained[CLEAN])
 
     def auc(self, variant: str, kind: str) -> Interval:
         """Of ranking noise below the clean documents; 0.5 is chance, 1 always right."""
@@ -73,9 +81,10 @@ class NoiseResult:
             ),
             "kinds": Table(
                 "What the kinds look like to the model",
-                ["kind", "median gradient norm, clean = 1", "mean loss under the base model"],
-                [[kind, float(np.median(self.norms[kind]) / median), float(of.mean())]
-                 for kind, of in self.losses.items()],
+                ["kind", "gradient norm (median, clean = 1)", "loss under the base model",
+                 "query loss when trained on, above clean"],
+                [[kind, float(np.median(self.norms[kind]) / median), float(of.mean()),
+                  "" if kind == CLEAN else self.harm(kind)] for kind, of in self.losses.items()],
             ),
         }  # fmt: skip
 
@@ -89,7 +98,8 @@ def noise_check(
 ) -> NoiseResult:
     """Plant noise, score it along with the clean documents, and compare.
 
-    The proxy run learns from other documents of the pool, and sees no noise. Writes the planted
+    The proxy run learns from other documents of the pool, and sees no noise. The base model is
+    also trained on each kind alone, which tells whether a kind does harm. Writes the planted
     token store and the proxy run into ``out``. Raises DataError for too few documents.
     """
     store, device = setting.pool, setting.ranks.device
@@ -108,11 +118,20 @@ def noise_check(
     scores = setting.scores(snapshots, units, queries, variants, progress)
     losses = unit_losses(setting.load(), units, device)
 
-    def apart(values: Floats) -> dict[str, Floats]:
+    def apart(values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         return dict(zip((CLEAN, *kinds), values.reshape(-1, options.documents), strict=True))
 
+    alone = replace(setting, pool=planted)
+    trained = {}
+    for kind, positions in apart(np.arange(planted.n_documents)).items():
+        model = alone.fit(alone.stream(positions, options.seed), options.seed, out / "kind")
+        trained[kind] = unit_losses(model, queries, device)
     by_name = {name: apart(s.mean(1)) for name, s in by_variant(variants, scores).items()}
     lengths = store.lengths[everything].astype(np.float64)
     return NoiseResult(
-        by_name | {PERPLEXITY: apart(-losses)}, apart(scores.norms), apart(losses), lengths
+        by_name | {PERPLEXITY: apart(-losses)},
+        apart(scores.norms),
+        apart(losses),
+        lengths,
+        trained,
     )

@@ -8,7 +8,7 @@ from hpcscale.pipeline.context import Context, StepResult
 def run(context: Context) -> StepResult:
     from hpcscale.influence.blocks import score_block
     from hpcscale.influence.store import GradientShard
-    from hpcscale.pipeline.measuring import CAPTURE, query_groups
+    from hpcscale.pipeline.measuring import CAPTURE, captured_units, query_groups
 
     decides, queries = context.decides, None
     groups = query_groups(context)
@@ -17,12 +17,16 @@ def run(context: Context) -> StepResult:
         groups = groups.part(int(queries.units[0]), int(queries.units[-1]) + 1)
     normalise = decides["normalise"] == "cosine"
     if decides["way"] == "capture":
-        from hpcscale.influence.capture import captured_block, read_capture
+        from hpcscale.influence.capture_blocks import captured_block
+        from hpcscale.influence.capture_store import read_capture
 
+        captured = read_capture(context.verified_input("proxy") / CAPTURE)
+        ordinals, units = captured_units(context.input("pool"), decides, captured)
         outputs = captured_block(
-            read_capture(context.verified_input("proxy") / CAPTURE),
+            captured,
             decides["checkpoint"],
-            _captured_units(context),
+            ordinals,
+            units,
             queries,
             groups,
             normalise,
@@ -39,10 +43,3 @@ def run(context: Context) -> StepResult:
         progress=lambda done, total: context.progress(done, total, "units"),
     )
     return StepResult(outputs, {"columns": len(groups.names)})
-
-
-def _captured_units(context: Context):  # type: ignore[no-untyped-def]
-    """Ids of all units that could have been captured, uint64, in the order of their ordinals."""
-    from hpcscale.data.store import TokenStore
-
-    return TokenStore.open(context.input("pool") / "store").ids

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcscale.pipeline.context import Context, StepResult
 from hpcscale.pipeline.steps.perplexity import SCORES
+
+if TYPE_CHECKING:
+    from hpcscale.influence.units import Units
 
 
 def run(context: Context) -> StepResult:
@@ -14,21 +18,21 @@ def run(context: Context) -> StepResult:
     from hpcscale.data.store import TokenStore
     from hpcscale.influence.merge import merge_blocks
     from hpcscale.influence.table import documents_of_rows, score_table, write_table
-    from hpcscale.pipeline.measuring import snapshots_of, units_of
+    from hpcscale.pipeline.measuring import snapshots_of
 
     decides = context.decides
     snapshots = snapshots_of(context.input("proxy"), decides["epsilon"])
     store = TokenStore.open(context.input("pool") / "store")
-    pool = units_of(context.input("pool"), decides)
+    pool = _units(context)
     captured = decides["way"] == "capture"
     merged = merge_blocks(
         _ordered(context),
         [1.0] * len(snapshots) if captured else [snapshot.eta for snapshot in snapshots],
         decides["aggregate"],
-        store.n_documents if captured else pool.count,
+        pool.count,
         partial=captured,
     )
-    if decides["unit"] == "sequence" and not captured:
+    if decides["unit"] == "sequence":
         merged = documents_of_rows(merged, pool, store.n_documents)
     queries = None
     if decides["aggregate"] == "max":
@@ -39,6 +43,20 @@ def run(context: Context) -> StepResult:
     quantiles = np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist() if len(scores) else []
     facts = {"documents": len(merged.total), "scored": len(scores), "quartiles": quantiles}
     return StepResult([SCORES], facts)
+
+
+def _units(context: Context) -> Units:
+    """What the blocks have a row of: of the pool, or of what the proxy run trained on."""
+    from hpcscale.influence.capture_store import read_capture
+    from hpcscale.influence.units import RowUnits
+    from hpcscale.pipeline.measuring import CAPTURE, proxy_stream, units_of
+
+    decides, pool = context.decides, context.input("pool")
+    if decides["way"] == "capture" and decides["unit"] == "sequence":
+        tokens = read_capture(context.input("proxy") / CAPTURE).facts["tokens"]
+        stream, order = proxy_stream(pool, decides, int(tokens))
+        return RowUnits(stream, order)
+    return units_of(pool, decides)
 
 
 def _ordered(context: Context) -> list[list[list[Path]]]:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import DataError
 from hpcscale.pipeline.context import Context, StepResult
-from hpcscale.pipeline.measuring import CAPTURE, SNAPSHOTS
+from hpcscale.pipeline.measuring import CAPTURE, SNAPSHOTS, proxy_stream
 from hpcscale.pipeline.steps.training import train_and_save
 from hpcscale.units import format_count
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from hpcscale.data.packing import PackedStream
-    from hpcscale.influence.capture import Capture
-    from hpcscale.influence.intervals import Intervals
-    from hpcscale.train.distributed import Ranks
-
 
 def run(context: Context) -> StepResult:
-    from hpcscale.data.order import document_order
-    from hpcscale.data.packing import PackedStream
     from hpcscale.data.store import TokenStore
+    from hpcscale.influence.capture import Capture
     from hpcscale.influence.intervals import Intervals
+    from hpcscale.influence.sketch import Projection
     from hpcscale.influence.snapshots import Snapshots
     from hpcscale.model.build import load_model
     from hpcscale.train.distributed import Ranks
@@ -39,8 +29,7 @@ def run(context: Context) -> StepResult:
             f"influence.proxy.tokens asks for {format_count(tokens)} tokens, the pool has "
             f"{format_count(store.n_tokens)}; lower it, or raise data.pool.tokens"
         )
-    order = document_order(store.ids, decides["seed"])
-    stream = PackedStream(store, order, tokens, decides["sequence_length"], decides["packing"])
+    stream, order = proxy_stream(context.input("pool"), decides, tokens)
     ranks = Ranks.from_environment()
     model = load_model(context.input("model") / "model").to(ranks.device)
     intervals = Intervals.of(config, stream.n_tokens, decides["checkpoints"])
@@ -49,7 +38,17 @@ def run(context: Context) -> StepResult:
     ]
     capture = None
     if decides["capture"]:
-        capture = _capture(context, model, stream, store.ids[order], config, intervals, ranks)
+        asked = decides["capture"]
+        capture = Capture(
+            context.directory / CAPTURE,
+            stream,
+            store.ids[order],
+            Projection(**asked["projection"]),
+            intervals,
+            ranks,
+            unit=asked["unit"],
+            dtype=asked["dtype"],
+        )
         watchers.append(capture)
     with context.deferring():
         result = train_and_save(
