@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,7 +28,7 @@ class ProjectionConfig(Section):
     """
 
     dimension: int | None = Field(default=4096, ge=1)
-    rank: int | None = Field(default=64, ge=1)
+    rank: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

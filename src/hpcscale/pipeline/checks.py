@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpcscale.config.model import is_local
 from hpcscale.errors import ConfigError
+from hpcscale.pipeline.forecast import check_disk
 from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.state import State
 from hpcscale.pipeline.sweep import Plan, Sweep
@@ -23,6 +24,7 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
     _budgets_fit_the_pool(sweep)
     _batches_divide(sweep)
     _context_is_long_enough(sweep)
+    check_disk(sweep, plan)
     if sweep.executor != "slurm":
         return []
     unprepared = _unprepared(sweep, plan)

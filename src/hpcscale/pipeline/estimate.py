@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
-from hpcscale.config.model import ModelConfig
+from hpcscale.config.model import ModelConfig, is_local
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.pipeline.graph import Task
 
@@ -25,6 +27,7 @@ class Estimate:
 
     train_tokens: int
     score_tokens: int
+    gradient_tokens: int
     eval_tokens: int
     flops: float | None
     gpu_hours: float | None
@@ -32,8 +35,12 @@ class Estimate:
 
 
 def estimate(config: SweepConfig, tasks: list[Task], gpu_type: str | None) -> Estimate:
-    """Training costs 6 FLOPs a parameter and token plus attention, a forward pass a third."""
+    """Training costs 6 FLOPs a parameter and token plus attention, a forward pass a third.
+
+    Gradients of documents cost as much as training on them.
+    """
     budgets = [t.decides["budget"] for t in tasks if t.kind == "train"]
+    budgets += [t.decides["tokens"] for t in tasks if t.kind == "proxy"]
     pretrain = [
         t.decides["tokens"] or (config.data.base and config.data.base.tokens) or 0
         for t in tasks
@@ -41,13 +48,27 @@ def estimate(config: SweepConfig, tasks: list[Task], gpu_type: str | None) -> Es
     ]
     pool, shards = config.data.pool.tokens or 0, [t for t in tasks if t.kind == "perplexity"]
     scored = round(sum(pool / t.decides["shard"][1] for t in shards))
+    measured = round(sum(_measured_tokens(config, t) for t in tasks))
     evaluated = sum(t.kind == "evaluate" for t in tasks) * (config.data.eval.tokens or 0)
     trained = sum(budgets) + sum(pretrain)
     per_token = flops_per_token(config.model, config.tokenizer.train, config.data.sequence_length)
-    flops = None if per_token is None else per_token * (trained + (scored + evaluated) / 3)
+    trained_on = trained + measured + (scored + evaluated) / 3
+    flops = None if per_token is None else per_token * trained_on
     peak = PEAK_FLOPS.get((gpu_type or "").upper())
     hours = None if flops is None or peak is None else flops / (peak * ASSUMED_MFU) / 3600
-    return Estimate(trained, scored, evaluated, flops, hours, gpu_type)
+    return Estimate(trained, scored, measured, evaluated, flops, hours, gpu_type)
+
+
+def _measured_tokens(config: SweepConfig, task: Task) -> float:
+    """Tokens whose gradients a task takes."""
+    query = config.data.query.tokens if config.data.query else 0
+    if task.kind == "direct":
+        return (config.data.pool.tokens or 0) / int(task.decides["shard"][1]) + (query or 0)
+    if task.kind != "gradients":
+        return 0
+    of_pool = task.name.startswith("influence/pool")
+    tokens: int = (config.data.pool.tokens if of_pool else query) or 0
+    return tokens / int(task.decides["shard"][1])
 
 
 def flops_per_token(
@@ -57,11 +78,48 @@ def flops_per_token(
 
     None for a model whose size is not known before it is loaded.
     """
+    size = model_size(model, vocabulary)
+    if size is None:
+        return None
+    return 6 * size.parameters + 12.0 * size.layers * size.width * sequence_length
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """parameters: embeddings and a tied head counted once; biases and norms left out."""
+
+    layers: int
+    width: int
+    vocabulary: int
+    parameters: float
+
+
+def model_size(model: ModelConfig, vocabulary: int | None) -> ModelSize | None:
+    """None for a model whose size is not known before it is loaded."""
     if model.scratch is not None:
         layers, width = model.scratch.layers, model.scratch.width
-        parameters = 12.0 * layers * width**2 + (vocabulary or 50_257) * width
-    elif model.source in _GPT2:
+        return _sized(layers, width, vocabulary or 50_257)
+    assert model.source is not None
+    if model.source in _GPT2:
         layers, width, parameters = _GPT2[model.source]
-    else:
+        return ModelSize(layers, width, 50_257, parameters)
+    if is_local(model.source):
+        return _size_of_directory(Path(model.source).expanduser() / "config.json")
+    return None
+
+
+def _sized(layers: int, width: int, vocabulary: int) -> ModelSize:
+    return ModelSize(layers, width, vocabulary, 12.0 * layers * width**2 + vocabulary * width)
+
+
+def _size_of_directory(path: Path) -> ModelSize | None:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
-    return 6 * parameters + 12.0 * layers * width * sequence_length
+    layers = config.get("n_layer") or config.get("num_hidden_layers")
+    width = config.get("n_embd") or config.get("hidden_size")
+    vocabulary = config.get("vocab_size")
+    if not (layers and width and vocabulary):
+        return None
+    return _sized(int(layers), int(width), int(vocabulary))

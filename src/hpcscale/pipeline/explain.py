@@ -6,6 +6,7 @@ from collections import Counter
 
 from hpcscale.config.resources import STAGES
 from hpcscale.pipeline.estimate import ASSUMED_MFU, estimate
+from hpcscale.pipeline.forecast import forecast_lines
 from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.stages import cell_tasks
 from hpcscale.pipeline.state import State, TaskState
@@ -42,8 +43,10 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
         lines.append(
             f"to start: {len(plan.start)} tasks; {format_rate(cost.train_tokens)} tokens to "
             f"train, {format_rate(cost.score_tokens)} to score, "
+            f"{format_rate(cost.gradient_tokens)} to take gradients of, "
             f"{format_rate(cost.eval_tokens)} to evaluate; {flops}; {hours}"
         )
+        lines += forecast_lines(sweep, plan)
     return "\n".join(lines)
 
 

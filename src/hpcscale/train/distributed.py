@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -85,6 +86,13 @@ class Ranks:
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
+
+
+def peak_memory(ranks: Ranks) -> int:
+    """Bytes: of this rank's GPU, or of the process."""
+    if ranks.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(ranks.device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def close_group() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +23,7 @@ from hpcscale.errors import Preempted, TrainingError
 from hpcscale.model.forward import token_nll
 from hpcscale.train.batching import BatchPlan, check_batch
 from hpcscale.train.checkpoint import Checkpoints, Position
-from hpcscale.train.distributed import Ranks
+from hpcscale.train.distributed import Ranks, peak_memory
 from hpcscale.train.engine import Engine, EngineSetup, make_engine
 from hpcscale.train.schedule import Schedule
 from hpcscale.train.watch import Watcher
@@ -127,7 +126,7 @@ def train(
         loss,
         position.seconds,
         tokens_per_second,
-        _peak_memory(ranks),
+        peak_memory(ranks),
         weights,
     )
 
@@ -156,7 +155,7 @@ def _step(run: _Run, position: Position) -> tuple[Position, dict[str, Any]]:
         "lr": lr,
         "grad_norm": norm,
         "tokens_per_second": tokens / seconds,
-        "peak_memory_bytes": _peak_memory(run.ranks),
+        "peak_memory_bytes": peak_memory(run.ranks),
         "seconds": after.seconds,
     }
     return after, line
@@ -273,10 +272,3 @@ def _lines_up_to(path: Path, step: int) -> list[dict[str, Any]]:
         if line["step"] <= step:
             lines.append(line)
     return lines
-
-
-def _peak_memory(ranks: Ranks) -> int:
-    """Bytes: of this rank's GPU, or of the process."""
-    if ranks.device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(ranks.device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hpcscale.pipeline.context import Context, StepResult
 
 
@@ -10,7 +12,7 @@ def run(context: Context) -> StepResult:
     from hpcscale.influence.rows import shard_range
     from hpcscale.influence.sketch import Projection, Sketch
     from hpcscale.pipeline.measuring import loaded_snapshot, units_of
-    from hpcscale.train.distributed import Ranks
+    from hpcscale.train.distributed import Ranks, peak_memory
 
     decides = context.decides
     ranks = Ranks.from_environment()
@@ -19,10 +21,13 @@ def run(context: Context) -> StepResult:
     projection = dict(decides["projection"])
     sketch = Sketch(model, Projection(**projection), ranks.device)
     index, count = decides["shard"]
+    bounds = shard_range(index, count, units.count)
+    went_on = any(context.directory.glob("rows-*.json"))
+    started = time.monotonic()
     outputs = dump_units(
         model,
         units,
-        shard_range(index, count, units.count),
+        bounds,
         sketch,
         context.directory,
         DumpOptions(
@@ -32,4 +37,13 @@ def run(context: Context) -> StepResult:
         scale=scale,
         progress=lambda done, total: context.progress(done, total, "tokens"),
     )
-    return StepResult(outputs, {"dimension": sketch.dimension, "world_size": ranks.world_size})
+    facts: dict[str, float] = {
+        "dimension": sketch.dimension,
+        "units": bounds[1] - bounds[0],
+        "world_size": ranks.world_size,
+        "peak_memory_bytes": peak_memory(ranks),
+    }
+    if not went_on:
+        tokens = int(units.tokens[slice(*bounds)].sum())
+        facts["tokens_per_second"] = tokens / (time.monotonic() - started)
+    return StepResult(outputs, facts)
