@@ -15,6 +15,7 @@ _COMMANDS = {
     "sweep": ("hpcscale.cli.sweep", "Run a sweep file, or go on with it."),
     "status": ("hpcscale.cli.status", "Show what of a run directory is done, running or missing."),
     "eval": ("hpcscale.cli.evaluate", "Evaluate a checkpoint or model on a token store."),
+    "influence": ("hpcscale.cli.influence", "Measure, inspect and check influence by hand."),
     "data": ("hpcscale.cli.data", "Prepare and look into token stores."),
     "fit": ("hpcscale.cli.fit", "Fit scaling laws to a run directory or a CSV of losses."),
     "site": ("hpcscale.cli.site", "Show the site profile in use."),

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hpcscale.atomic import sha256_file, write_json
+from hpcscale.atomic import atomic_directory, sha256_file, write_json
 from hpcscale.config.data import CorpusConfig
 from hpcscale.data import stdlib
 from hpcscale.data.documents import Document, text_id
@@ -27,6 +27,30 @@ C4_REPOSITORY = "allenai/c4"
 _C4_VARIANTS = {"en", "en.noblocklist", "en.noclean", "multilingual", "realnewslike"}
 _HASHING_THREADS = 8
 _NO_NETWORK = "run `hpcscale data prepare` on a node with a network, or point `path:` at a download"
+
+
+def write_dataset(batches: Iterable[Any], out: Path) -> None:
+    """pyarrow tables of one schema as a Hugging Face dataset that ``load_from_disk`` reads.
+
+    They are written as they come, and never held together.
+    """
+    import tempfile
+
+    import datasets
+    import pyarrow.parquet as pq
+
+    datasets.disable_progress_bars()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder, atomic_directory(out) as finished:
+        # By way of parquet, since datasets reads Python's numbers as int64, which ids exceed.
+        path, writer = Path(folder) / "rows.parquet", None
+        for batch in batches:
+            writer = writer or pq.ParquetWriter(path, batch.schema)
+            writer.write_table(batch)
+        assert writer is not None
+        writer.close()
+        made = datasets.Dataset.from_parquet(str(path), cache_dir=folder)
+        made.save_to_disk(str(finished))
 
 
 class Corpus(ABC):
