@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def dump(
     """
     from hpcscale.pipeline.by_hand import Measure, dump
 
-    with click.progressbar(length=1000, label="gradients", show_percent=True) as bar:
+    with click.progressbar(length=1000, label="gradients", file=sys.stderr) as bar:
         made = dump(
             model, data, out, Measure(**options), shard, eta, batch_tokens,
             progress=lambda done, total: bar.update(1000 * done // total - bar.pos),
