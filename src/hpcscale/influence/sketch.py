@@ -1,11 +1,10 @@
 """Random projection of gradients that are never formed.
 
-A matrix gradient G = sum_t l_t r_t^T is projected from both sides, L^T G R = sum_t (L^T l_t)
-(R^T r_t)^T with L and R of independent entries +-1/sqrt(rank); sides no wider than ``rank`` stay as
-they are. What is left of all parameters is summed into ``dimension`` columns with random signs
-(the count sketch of Charikar, Chen and Farach-Colton 2002, with balanced columns). Both steps keep
-inner products in expectation: E<S g, S h> = <g, h>. The two-sided step is that of LoGra (Choe et
-al. 2024, arXiv 2405.13954).
+A matrix gradient G = sum_t l_t r_t^T is made small from both sides, L^T G R = sum_t (L^T l_t)
+(R^T r_t)^T, as LoGra (Choe et al. 2024, arXiv 2405.13954) does, but with sides that hash (rings.py)
+and need no product; sides no wider than their rank stay as they are. What is left of all parameters
+is hashed once more, into ``dimension`` columns. Every step keeps inner products in expectation:
+E<S g, S h> = <g, h>.
 
 Everything random comes from (seed, parameter name), so all ranks and tasks hold the same matrices
 without talking, and a tied parameter, which has one name, has one projection.
@@ -13,52 +12,79 @@ without talking, and a tied parameter, which has one name, has one projection.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from hpcscale.errors import ConfigError
 from hpcscale.influence.factors import Direction, Factor, Outer, Plain
+from hpcscale.influence.pieces import TokenGroups
+from hpcscale.influence.rings import Ring, generator
 
-#: Elements of the largest temporary of a full gradient, so that memory stays bounded.
+#: Elements of the largest temporary of gradients, so that memory stays bounded.
 _DENSE = 1 << 26
+#: Columns that ``auto`` leaves a side at least, and the part of a wider side that it leaves.
+_LEAST, _PART = 64, 4
 
 
 @dataclass(frozen=True)
 class Projection:
-    """rank: columns of each side's projection. dimension: of the whole sketch. None: no such step.
+    """rank: columns that are left of each side of a matrix. dimension: of the whole sketch.
 
-    Both None is the full gradient.
+    None: no such step; both None is the full gradient. ``auto`` leaves a quarter of a side, and
+    64 columns at least: products then cost a sixteenth of those of a training step's gradients.
     """
 
-    rank: int | None = 64
+    rank: int | Literal["auto"] | None = "auto"
     dimension: int | None = 4096
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("rank", "dimension"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is None or (name, value) == ("rank", "auto"):
+                continue
+            if isinstance(value, str) or value < 1:
                 raise ConfigError(f"projection {name} {value} is no size; write 1 or more")
+
+    def side(self, size: int) -> int:
+        """Columns that are left of a side of ``size``."""
+        if self.rank is None:
+            return size
+        if self.rank == "auto":
+            return min(size, max(_LEAST, -(-size // _PART)))
+        return min(size, self.rank)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One parameter's place before the columns are summed; a side that is None stays as it is."""
+    """One parameter: its sides where they are hashed, the shape that is left, and its columns.
+
+    ``fold`` hashes them into the sketch; where it is None they have a ``place`` of their own.
+    """
 
     shape: tuple[int, ...]
-    left: Tensor | None
-    right: Tensor | None
+    left: Ring | None
+    right: Ring | None
+    small: tuple[int, ...]
     place: slice
+    fold: Ring | None
+    rows: tuple[Tensor, Tensor] | None
+
+    def put(self, into: Tensor, values: Tensor, signs: Tensor | None = None) -> None:
+        if self.fold is None:
+            into[:, self.place] += values
+        else:
+            self.fold.add(into, values, signs)
 
 
 class Sketch:
     """The projection for one model: features of units, [U, dimension], from token factors.
 
-    Rows are collected wide, ``width`` columns, and then folded into ``dimension``.
+    Rows are collected ``width`` columns wide and made ``dimension`` columns by ``fold``.
     """
 
     def __init__(
@@ -70,37 +96,37 @@ class Sketch:
     ) -> None:
         self.projection, self.device, self.dtype = projection, device, dtype
         self.blocks: dict[str, _Block] = {}
-        self.width = 0
+        #: What is left of all parameters before it is hashed into the sketch.
+        self.columns = 0
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                block = self._block(name, tuple(parameter.shape))
-                self.blocks[name] = block
-                self.width = block.place.stop
-        self.dimension = projection.dimension or self.width
-        if projection.dimension is not None:
-            self._picks, self._signs = self._columns()
+                self.blocks[name] = self._block(name, tuple(parameter.shape))
+                self.columns = self.blocks[name].place.stop
+        self.dimension = projection.dimension or self.columns
+        self.width = 2 * self.dimension if projection.dimension else self.dimension
 
     def _block(self, name: str, shape: tuple[int, ...]) -> _Block:
-        seed, rank = self.projection.seed, self.projection.rank
-        sides: list[Tensor | None] = [None, None]
-        small = list(shape)
-        if rank is not None and len(shape) == 2:
-            for axis, size in enumerate(shape):
-                if size > rank:
-                    signs = _signs((size, rank), seed, name, str(axis))
-                    sides[axis] = signs.to(self.device, self.dtype) / rank**0.5
-                    small[axis] = rank
-        place = slice(self.width, self.width + math.prod(small))
-        return _Block(shape, sides[0], sides[1], place)
+        small, sides = list(shape), [None, None]  # type: tuple[list[int], list[Ring | None]]
+        if len(shape) == 2:
+            small = [self.projection.side(size) for size in shape]
+            sides = [
+                self._ring(size, left, name, str(axis)) if left < size else None
+                for axis, (size, left) in enumerate(zip(shape, small, strict=True))
+            ]
+        size, dimension = math.prod(small), self.projection.dimension
+        return _Block(
+            shape,
+            sides[0],
+            sides[1],
+            tuple(small),
+            slice(self.columns, self.columns + size),
+            None if dimension is None else self._ring(size, dimension, name, "columns"),
+            None if sides[0] is None else sides[0].row_places(),
+        )
 
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        """Which wide column each of ``passes * dimension`` places takes, and its sign (0: none)."""
-        seed, dimension = self.projection.seed, self.dimension
-        passes = -(-self.width // dimension)
-        order = torch.randperm(passes * dimension, generator=_generator(seed, "columns"))
-        signs = _signs((passes * dimension,), seed, "signs")
-        signs[order >= self.width] = 0
-        return order.clamp(max=self.width - 1).to(self.device), signs.to(self.device, self.dtype)
+    def _ring(self, size: int, buckets: int, *words: str) -> Ring:
+        random = generator(self.projection.seed, *words)
+        return Ring(size, buckets, random, self.device, self.dtype)
 
     def collect(self, units: int) -> Tensor:
         """Zeros to add to, [units, width]."""
@@ -110,28 +136,32 @@ class Sketch:
         """[U, width] as [U, dimension]."""
         if self.projection.dimension is None:
             return wide
-        spread = wide.index_select(1, self._picks).mul_(self._signs)
-        return spread.view(len(wide), -1, self.dimension).sum(1)
+        return wide[:, : self.dimension] + wide[:, self.dimension :]
 
-    def add(self, wide: Tensor, name: str, factor: Factor, pieces: Tensor | None = None) -> None:
-        """Add a parameter's gradient of each row of the batch, or of each piece, to ``wide``.
-
-        pieces: int64 [P, L], token numbers in the flattened batch, its size standing for none.
-        """
+    def add(
+        self, wide: Tensor, name: str, factor: Factor, pieces: TokenGroups | None = None
+    ) -> None:
+        """Add a parameter's gradient of each row of the batch, or of each piece, to ``wide``."""
         block = self.blocks.get(name)
         if block is None:
             return
-        into = wide[:, block.place]
         if isinstance(factor, Plain):
-            into += _grouped(factor.value, pieces).sum(1)
+            value = factor.value
+            block.put(wide, value.sum(1) if pieces is None else pieces.sums(value))
             return
-        left = _side(factor.left, block.left)
-        right = factor.right if block.right is None else factor.right @ block.right
-        if left is None:
-            small = _sum_rows(_grouped(factor.left, pieces), _grouped(right, pieces), block.shape)
-        else:
-            small = torch.bmm(_grouped(left, pieces).transpose(1, 2), _grouped(right, pieces))
-        into += small.flatten(1)
+        left = factor.left
+        if block.left is not None and not factor.by_row:
+            left = block.left.hash(left)
+        right = factor.right if block.right is None else block.right.hash(factor.right)
+        if pieces is not None:
+            left, right = pieces.spread(left), pieces.spread_or_zero(right)
+        if block.rows is not None and factor.by_row:
+            places, signs = block.rows
+            right = right * signs[left][..., None]
+            left = places[left]
+        for part in _parts(len(wide), block.small):
+            small = _gradient(Outer(left[part], right[part]), block.small)
+            block.put(wide[part], small.flatten(1))
 
     def add_scaled(self, wide: Tensor, name: str, factor: Factor, scale: Tensor) -> None:
         """As ``add``, of gradients that are first multiplied by ``scale`` (of the parameter's
@@ -139,75 +169,52 @@ class Sketch:
         block = self.blocks.get(name)
         if block is None:
             return
-        into = wide[:, block.place]
         if isinstance(factor, Plain):
-            into += factor.value.sum(1) * scale
+            block.put(wide, factor.value.sum(1) * scale)
             return
-        rows = max(1, _DENSE // scale.numel())
-        for first in range(0, len(wide), rows):
-            part = slice(first, first + rows)
-            dense = _full_gradient(Outer(factor.left[part], factor.right[part]), block.shape)
-            into[part] += _both_sides(block, dense.mul_(scale)).flatten(1)
+        signs = None
+        if block.left is None and block.right is None and block.fold is not None:
+            signs = block.fold.signs * scale.flatten()
+        for part in _parts(len(wide), block.shape):
+            dense = _gradient(Outer(factor.left[part], factor.right[part]), block.shape)
+            if signs is None:
+                dense = _both_sides(block, dense.mul_(scale))
+            block.put(wide[part], dense.flatten(1), signs)
 
     def of(self, gradient: Direction) -> Tensor:
         """The sketch [dimension] of a gradient that is there in full."""
         wide = self.collect(1)
         for name, block in self.blocks.items():
             dense = gradient[name].to(self.device, self.dtype)[None]
-            small = dense if dense.ndim == 2 else _both_sides(block, dense).flatten(1)
-            wide[:, block.place] += small
+            block.put(wide, dense if dense.ndim == 2 else _both_sides(block, dense).flatten(1))
         return self.fold(wide)[0]
+
+
+def _parts(count: int, shape: tuple[int, ...]) -> list[slice]:
+    """Rows of gradients of ``shape``, as many at a time as memory should hold."""
+    rows = max(1, _DENSE // math.prod(shape))
+    return [slice(first, first + rows) for first in range(0, count, rows)]
 
 
 def _both_sides(block: _Block, dense: Tensor) -> Tensor:
     if block.right is not None:
-        dense = dense @ block.right
-    return dense if block.left is None else block.left.T @ dense
+        dense = block.right.hash(dense)
+    if block.left is not None:
+        dense = block.left.hash(dense.transpose(1, 2)).transpose(1, 2)
+    return dense
 
 
-def _full_gradient(factor: Outer, shape: tuple[int, ...]) -> Tensor:
-    """The gradient of each row's tokens, [B, *shape]."""
+def _gradient(factor: Outer, shape: tuple[int, ...]) -> Tensor:
+    """The sum of each row's tokens, [B, *shape]."""
     if factor.by_row:
         return _sum_rows(factor.left, factor.right, shape)
     return torch.bmm(factor.left.transpose(1, 2), factor.right)
 
 
-def _side(tokens: Tensor, side: Tensor | None) -> Tensor | None:
-    """Tokens [B, T, size] or row numbers [B, T] seen through a projection; None: rows, bare."""
-    if tokens.is_floating_point():
-        return tokens if side is None else tokens @ side
-    return None if side is None else side[tokens]
-
-
 def _sum_rows(numbers: Tensor, right: Tensor, shape: tuple[int, ...]) -> Tensor:
     """sum_t e(number_t) right_t^T of each unit: [U, L], [U, L, cols] to [U, rows, cols]."""
     units, rows = len(numbers), shape[0]
-    # The number of a piece's empty places is ``rows``: they hold zeros, in a row that is cut off.
-    total = right.new_zeros(units * (rows + 1), right.shape[-1])
-    base = torch.arange(units, device=right.device)[:, None] * (rows + 1)
-    total.index_add_(0, (base + numbers.clamp(max=rows)).flatten(), right.flatten(0, 1))
-    return total.view(units, rows + 1, -1)[:, :rows]
-
-
-def _grouped(tokens: Tensor, pieces: Tensor | None) -> Tensor:
-    """Tokens [B, T, ..] as [P, L, ..] of pieces, empty places zero (a huge row number)."""
-    if pieces is None:
-        return tokens
-    flat = tokens.flatten(0, 1)
-    filler = torch.zeros if tokens.is_floating_point() else _no_row
-    empty = filler((1, *flat.shape[1:]), dtype=flat.dtype, device=flat.device)
-    return torch.cat([flat, empty])[pieces]
-
-
-def _no_row(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.full(shape, torch.iinfo(dtype).max, dtype=dtype, device=device)
-
-
-def _generator(seed: int, *words: str) -> torch.Generator:
-    digest = hashlib.sha256("\0".join((str(seed), *words)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def _signs(shape: tuple[int, ...], seed: int, *words: str) -> Tensor:
-    bits = torch.randint(0, 2, shape, generator=_generator(seed, *words), dtype=torch.int8)
-    return (2 * bits - 1).float()
+    total = right.new_zeros(units * rows, right.shape[-1])
+    base = torch.arange(units, device=right.device)[:, None] * rows
+    total.index_add_(0, (base + numbers).flatten(), right.flatten(0, 1))
+    return total.view(units, rows, -1)
