@@ -34,7 +34,11 @@ class ProjectionConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _accept_none(cls, value: Any) -> Any:
-        return {"dimension": None, "rank": None} if value == "none" else value
+        if value == "none":
+            return {"dimension": None, "rank": None}
+        if isinstance(value, dict):
+            return {key: None if part == "none" else part for key, part in value.items()}
+        return value
 
 
 class InfluenceConfig(Section):

@@ -1,13 +1,15 @@
 """Rows of numbers, one a unit, that the ranks of a task write block by block and others map.
 
 Each rank writes ``<part>-00000.npy`` for every part, ``units-00000.npy`` with the ordinals of its
-units, and ``rows-00000.json``, which counts the rows that are on disk: a killed task goes on behind
-them. Ranks hold contiguous ranges, so that their files one after the other are the units in order.
+units, and ``rows-00000.json``, which counts the rows that are on disk, with a checksum a block: a
+killed task goes on behind those that are whole. Ranks hold contiguous ranges, so that their files
+one after the other are the units in order.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcscale.atomic import read_json, write_json
-from hpcscale.errors import DataError
+from hpcscale.errors import DataError, TaskError
 
 Ints = npt.NDArray[np.int64]
 _REMEDY = "run the same command again"
@@ -73,26 +75,59 @@ class RowWriter:
         ``facts`` (JSON) say what decides the rows; those of other facts are begun anew.
         """
         self.folder, self.rank, self.parts = folder, rank, dict(parts)
+        self.units, self.done = units, 0
         self.facts = {**facts, "units": len(units)}
         folder.mkdir(parents=True, exist_ok=True)
-        self.done = self._rows_done()
-        mode = "r+" if self.done else "w+"
-        self.arrays = {
-            name: _open(folder / array_name(name, rank), mode, part.dtype, part.shape(len(units)))
+        self._blocks: list[list[int]] = []
+        kept = self._reopened()
+        self.arrays = kept or {
+            name: _open(folder / array_name(name, rank), "w+", part.dtype, part.shape(len(units)))
             for name, part in self.parts.items()
         }
-        if not self.done:
+        self.done = self._intact() if kept else 0
+        self._blocks = [block for block in self._blocks if block[0] <= self.done]
+        if not kept:
             np.save(folder / array_name(_UNITS, rank), units)
             self.commit(0)
 
-    def _rows_done(self) -> int:
-        manifest = self.folder / manifest_name(self.rank)
-        if not manifest.exists():
-            return 0
-        found = read_json(manifest)
-        names = [array_name(name, self.rank) for name in (*self.parts, _UNITS)]
-        same = {name: found.get(name) for name in self.facts} == self.facts
-        return int(found["rows"]) if same and all((self.folder / n).exists() for n in names) else 0
+    def _reopened(self) -> dict[str, npt.NDArray[Any]] | None:
+        """The arrays of an earlier attempt at the same rows; None where there are none."""
+        try:
+            found = read_json(self.folder / manifest_name(self.rank))
+            if {name: found.get(name) for name in self.facts} != self.facts:
+                return None
+            units = np.load(self.folder / array_name(_UNITS, self.rank), allow_pickle=False)
+            if not np.array_equal(units, self.units):
+                return None
+            arrays = {
+                name: _open(self.folder / array_name(name, self.rank), "r+", part.dtype,
+                            part.shape(len(self.units)))
+                for name, part in self.parts.items()
+            }  # fmt: skip
+        except (TaskError, OSError, ValueError, EOFError):
+            return None
+        if any(
+            a.dtype != p.dtype for a, p in zip(arrays.values(), self.parts.values(), strict=True)
+        ):
+            return None
+        self._blocks = found["blocks"]
+        return arrays
+
+    def _intact(self) -> int:
+        """Rows up to the first block whose bytes are not those that were committed."""
+        done = 0
+        for last, checksum in self._blocks:
+            if self._checksum(done, last) != checksum:
+                break
+            done = last
+        return done
+
+    def _checksum(self, first: int, last: int) -> int:
+        """CRC-32 of rows ``first`` to ``last`` - 1 of every part."""
+        value = 0
+        for array in self.arrays.values():
+            value = zlib.crc32(np.ascontiguousarray(array[first:last]).data, value)
+        return value
 
     def write(self, first: int, **values: npt.NDArray[Any]) -> None:
         """Rows ``first`` and on of every part."""
@@ -106,7 +141,10 @@ class RowWriter:
                 array.flush()
             _fsync(self.folder / array_name(name, self.rank))
         _fsync(self.folder / array_name(_UNITS, self.rank))
-        write_json(self.folder / manifest_name(self.rank), self.facts | {"rows": rows})
+        if rows > self.done or not self._blocks:
+            self._blocks.append([rows, self._checksum(self.done, rows)])
+        facts = self.facts | {"rows": rows, "blocks": self._blocks}
+        write_json(self.folder / manifest_name(self.rank), facts)
         self.done = rows
 
 

@@ -66,9 +66,9 @@ class Sweep:
         done = {name for name, state in states.items() if state.state is State.DONE}
         needed = self.graph.needed(done)
         start = [task for task in needed if not states[task.id].alive]
-        if (start or states[self.analysis.id].state is not State.DONE) and not (
-            states[self.analysis.id].alive
-        ):
+        new_losses = any(task.kind == "evaluate" for task in start)
+        analysis = states[self.analysis.id]
+        if (new_losses or analysis.state is not State.DONE) and not analysis.alive:
             start.append(self.analysis)
         return Plan(states, needed, start)
 

@@ -276,6 +276,25 @@ def test_a_killed_dump_goes_on_bit_for_bit(
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("damage", ["flip", "truncate", "lose", "units"])
+def test_damaged_rows_are_not_gone_on_with(world: World, tmp_path: Path, damage: str) -> None:
+    """A whole shard whose marker is gone is checked before it counts; what is broken is redone."""
+    whole = dump(world, 0, "pool", tmp_path / "x", projection=SMALL)
+    expected = torch.cat([rows for _, rows in whole.blocks(50)])
+    path = tmp_path / "x" / ("units-00000.npy" if damage == "units" else "gradients-00000.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    if damage == "truncate":
+        path.write_bytes(content[:200])
+    elif damage == "lose":
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    again = dump(world, 0, "pool", tmp_path / "x", projection=SMALL)
+    assert torch.equal(torch.cat([rows for _, rows in again.blocks(50)]), expected)
+    np.testing.assert_array_equal(again.units, np.arange(30))
+
+
 def test_rows_of_another_key_or_rank_count_are_not_gone_on_with(
     world: World, tmp_path: Path
 ) -> None:
