@@ -42,15 +42,15 @@ def _dots(
     out: Path,
 ) -> None:
     """A row a group of points, a point a variant, with its interval and the line of chance."""
-    from scalinglaws.plot import style_of
-
-    styles = style_of(variants)
+    from scalinglaws.plot import COLOURS, MARKERS
 
     def draw(axes: Any) -> None:
         for nth, variant in enumerate(variants):
             found = [value(row, variant) for row in rows]
             places = np.arange(len(rows)) + 0.7 * ((nth + 0.5) / len(variants) - 0.5)
-            colour, marker = styles[variant]
+            # Where colours come again, they come with another marker.
+            colour = COLOURS[nth % len(COLOURS)]
+            marker = MARKERS[(nth + nth // len(COLOURS)) % len(MARKERS)]
             _points(axes, found, places, colour, marker, variant)
         axes.axvline(0.5, color="0.4", lw=0.8, ls=":")
         axes.set_yticks(range(len(rows)), rows)

@@ -117,7 +117,8 @@ def lds(
 ) -> LdsResult:
     """Score the candidates along a training on all of them, then train on each half-subset.
 
-    ``domain``: of the queries. ``trained(done, total)`` counts the trainings. Raises DataError for
+    ``domain``: of the queries. ``trained(done, total)`` counts the trainings. ``out`` keeps
+    ``masks.npy`` and ``losses.npy`` as in the result. Raises DataError for
     too few documents.
     """
     pool, device = setting.pool, setting.ranks.device
@@ -146,4 +147,6 @@ def lds(
             done += 1
             if trained:
                 trained(done, options.subsets * options.repeats)
+    for name, array in (("masks", masks), ("losses", losses)):
+        np.save(out / f"{name}.npy", array)
     return LdsResult(scores, masks, losses, unit_losses(setting.load(), queries, device))
