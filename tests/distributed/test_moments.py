@@ -96,7 +96,7 @@ def test_ranks_may_cut_parameters_anywhere(folder: Path, zero: int) -> None:
     assert_shared(snapshot, 3)
 
 
-@pytest.mark.parametrize("zero", [0, 2, 3])
+@pytest.mark.parametrize("zero", [1, 2, 3])
 def test_bf16_moments_too(folder: Path, reference: Snapshot, zero: int) -> None:
     settings: dict[str, Any] = {"engine": "deepspeed", "precision": "bf16", "zero": zero}
     snapshot = trained(folder / f"bf16-{zero}", 2, **settings)

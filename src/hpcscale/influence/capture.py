@@ -21,14 +21,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hpcscale.data.packing import NO_SEGMENT, Batch, PackedStream
+from hpcscale.data.packing import Batch, PackedStream
 from hpcscale.influence.capture_limits import check_capture
 from hpcscale.influence.capture_store import (
     MANIFEST,
@@ -40,6 +40,7 @@ from hpcscale.influence.capture_store import (
 )
 from hpcscale.influence.factors import Factor, hearing
 from hpcscale.influence.intervals import Intervals
+from hpcscale.influence.pieces import TokenGroups, Unit, pieces_of
 from hpcscale.influence.sketch import Projection, Sketch
 from hpcscale.influence.store import STORED, pack
 from hpcscale.train.batching import BatchPlan
@@ -48,46 +49,6 @@ from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine
 from hpcscale.train.watch import Silent
 
-Ints = npt.NDArray[np.int64]
-Unit = Literal["document", "sequence"]
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """``tokens``: int64 [P, L], token numbers in the flattened batch, its size standing for none;
-    None where the pieces are the batch's rows. ``row``: of the batch, ``owner``: of the
-    stream's documents, ``sizes``: tokens, int64 [P]."""
-
-    tokens: Ints | None
-    row: Ints
-    owner: Ints
-    sizes: Ints
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-
-def pieces_of(segments: Ints, unit: Unit) -> Pieces:
-    """The pieces of a batch, ``segments`` int64 [B, T]: the document of each target."""
-    length = segments.shape[1]
-    first = np.zeros(segments.shape, dtype=bool)
-    first[:, 0] = True
-    first[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    if unit == "sequence":
-        # What is no token starts a piece of its own, which is none.
-        first[:, 1:] &= segments[:, 1:] == NO_SEGMENT
-    begins = np.flatnonzero(first)
-    ends = np.append(begins[1:], segments.size)
-    real = segments.reshape(-1)[begins] != NO_SEGMENT
-    begins, ends = begins[real], ends[real]
-    row, owner = begins // length, segments.reshape(-1)[begins]
-    sizes = ends - begins
-    if len(sizes) == len(segments) and (sizes == length).all():
-        return Pieces(None, row, owner, sizes)
-    ramp = np.arange(sizes.max())
-    tokens = np.where(ramp < sizes[:, None], begins[:, None] + ramp, segments.size)
-    return Pieces(tokens, row, owner, sizes)
-
 
 @dataclass
 class _Pass:
@@ -95,7 +56,7 @@ class _Pass:
 
     wide: Tensor
     scale: Tensor
-    tokens: Tensor | None
+    groups: TokenGroups | None
     values: dict[str, npt.NDArray[Any]]
     heard: set[str]
 
@@ -180,11 +141,13 @@ class Capture(Silent):
             own_tokens, identity = self.document_tokens[pieces.owner], self.ids[pieces.owner]
         scale = torch.from_numpy(step_tokens / (self.engine.loss_factor * own_tokens))
         device = self.ranks.device
-        tokens = None if pieces.tokens is None else torch.from_numpy(pieces.tokens).to(device)
+        # Rows of one piece are summed as rows; behind the last token all gradients are zero.
+        several = len(pieces) > len(batch.segments)
+        groups = TokenGroups(pieces, batch.segments.size, device) if several else None
         self._pass = _Pass(
             self.sketch.collect(len(pieces)),
             scale.to(device, torch.float32),
-            tokens,
+            groups,
             {
                 "ids": identity,
                 "rows": batch.first_row + pieces.row,
@@ -195,7 +158,7 @@ class Capture(Silent):
 
     def _hear(self, name: str, factor: Factor) -> None:
         if self._pass is not None:
-            self.sketch.add(self._pass.wide, name, factor, self._pass.tokens)
+            self.sketch.add(self._pass.wide, name, factor, self._pass.groups)
             self._pass.heard.add(name)
 
     def _end_pass(self) -> None:

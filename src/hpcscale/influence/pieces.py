@@ -66,7 +66,7 @@ class TokenGroups:
         owner[places[real]] = np.repeat(np.arange(self.count), pieces.sizes)
         self._owner = torch.from_numpy(owner).to(device)
         self._places = torch.from_numpy(places.reshape(-1)).to(device)
-        self._real = torch.from_numpy(real.reshape(-1, 1)).to(device)
+        self._real = torch.from_numpy(real.reshape(-1, 1)).to(device, torch.float32)
 
     def sums(self, values: Tensor) -> Tensor:
         """[B, T, size] summed over each piece's tokens, [P, size]."""

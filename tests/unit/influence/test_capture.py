@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from hpcscale.errors import CheckpointError, ConfigError, DataError, Preempted
-from hpcscale.influence.capture import Capture, pieces_of
+from hpcscale.influence.capture import Capture
 from hpcscale.influence.capture_limits import check_capture
 from hpcscale.influence.capture_store import CapturedRows, read_capture
 from hpcscale.influence.intervals import Intervals
+from hpcscale.influence.pieces import TokenGroups, pieces_of
 from hpcscale.influence.sketch import Projection, Sketch
 from hpcscale.influence.store import unpack
 from hpcscale.train.checkpoint import Position
@@ -72,7 +73,7 @@ def captured(folder: Path, name: str, **settings: Any) -> tuple[CapturedRows, li
 
 def vectors(rows: CapturedRows) -> np.ndarray:  # type: ignore[type-arg]
     """The rows with their norms, float64 [n, dimension]."""
-    unit = unpack(rows.stored(0, len(rows)), rows.dtype).double().numpy()
+    unit = unpack(rows.take(np.arange(len(rows))), rows.dtype).double().numpy()
     return unit * rows.norms[:, None].astype(np.float64)
 
 
@@ -195,7 +196,7 @@ def test_rows_are_sketches_of_the_gradients_in_the_type_asked_for(folder: Path) 
         rows, _ = captured(folder, dtype, packing="isolate", capture=dtype, rank=8, dimension=128)
         assert rows.dimension == 128
         assert relative(vectors(rows), np.stack(expected)) < digits
-        unit = unpack(rows.stored(3, 9), dtype).numpy()
+        unit = unpack(rows.take(np.arange(3, 9)), dtype).numpy()
         np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=digits)
 
 
@@ -242,7 +243,8 @@ def test_a_killed_run_captures_what_an_undisturbed_one_does(folder: Path, saved:
     one, other = (read_capture(f / "capture") for f in (out, folder / f"undisturbed-{saved}"))
     for name in ("norms", "ids", "rows", "steps", "rates", "intervals"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    np.testing.assert_array_equal(one.stored(0, len(one)), other.stored(0, len(other)))
+    everything = np.arange(len(one))
+    np.testing.assert_array_equal(one.take(everything), other.take(everything))
 
 
 def test_lost_rows_are_not_passed_over(folder: Path) -> None:
@@ -277,14 +279,28 @@ def test_pieces_are_runs_of_one_document_in_one_row() -> None:
     pieces = pieces_of(segments, "document")
     assert pieces.row.tolist() == [0, 0, 1, 1, 2]
     assert pieces.owner.tolist() == [0, 1, 1, 2, 3]
-    assert pieces.tokens is not None
-    assert pieces.tokens.tolist() == [
-        [0, 1, 12, 12], [2, 3, 12, 12], [4, 12, 12, 12], [5, 6, 12, 12], [8, 9, 10, 11],
-    ]  # fmt: skip
+    assert pieces.begins.tolist() == [0, 2, 4, 5, 8]
+    assert pieces.sizes.tolist() == [2, 2, 1, 2, 4]
     rows = pieces_of(segments, "sequence")
-    assert rows.tokens is not None
-    assert rows.tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 12], [8, 9, 10, 11]]
-    assert pieces_of(segments[2:], "document").tokens is None
+    assert rows.row.tolist() == [0, 1, 2]
+    assert rows.sizes.tolist() == [4, 3, 4]
+
+
+def test_groups_sum_and_spread_the_tokens_of_pieces() -> None:
+    segments = np.array([[0, 0, 1, 1], [1, 2, 2, -1]])
+    pieces = pieces_of(segments, "document")
+    groups = TokenGroups(pieces, segments.size, torch.device("cpu"))
+    values = torch.arange(16.0).view(2, 4, 2) + 1
+    flat = values.view(8, 2)
+    assert torch.equal(groups.sums(values), torch.stack(
+        [flat[0] + flat[1], flat[2] + flat[3], flat[4], flat[5] + flat[6]]
+    ))  # fmt: skip
+    expected = torch.stack([flat[0:2], flat[2:4], flat[4:6], flat[5:7]])
+    expected[2, 1] = 0
+    assert torch.equal(groups.spread_or_zero(values), expected)
+    numbers = groups.spread(torch.arange(8).view(2, 4))
+    assert numbers[[0, 1, 3]].tolist() == [[0, 1], [2, 3], [5, 6]]
+    assert numbers[2, 0] == 4
 
 
 @pytest.mark.parametrize(
