@@ -16,11 +16,16 @@ round. `--clock cpu` counts processor seconds, for a machine that others use too
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
+import warnings
 from pathlib import Path
 
-import influence_parts as parts
 import torch
+
+# Bars of other libraries would fill the tables.
+os.environ.setdefault("TQDM_DISABLE", "1")
+import influence_parts as parts
 
 
 def main() -> None:
@@ -33,9 +38,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=sorted(parts.PARTS), default=None)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--documents", type=int, default=None, help="of the part practice")
+    parser.add_argument("--documents", type=int, default=None, help="of libraries and practice")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    warnings.filterwarnings("ignore", category=UserWarning)
     chosen = asked.only or (["gpu"] if asked.device != "cpu" else parts.ON_CPU)
     print(f"{asked.threads} threads, {asked.clock} clock, {asked.rounds} rounds\n")
     for name in chosen:
