@@ -1,0 +1,97 @@
+"""The forecast of influence: bytes to the byte, memory and time within reason, and the refusal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcscale.errors import ConfigError
+from hpcscale.influence.store import shard_parts
+from hpcscale.pipeline import forecast as module
+from hpcscale.pipeline.forecast import check_disk, forecast, forecast_lines
+from hpcscale.pipeline.sweep import Sweep, open_sweep
+
+SWEEP = """\
+name: plan
+root: {root}
+model: {{scratch: {{layers: 12, width: 768, heads: 12}}}}
+tokenizer: {{train: 50257}}
+data:
+  sequence_length: 1024
+  base: {{corpus: stdlib, tokens: 1M}}
+  pool: {{corpus: stdlib, tokens: 48M}}
+  query: {{corpus: stdlib, tokens: 96k}}
+  eval: {{corpus: stdlib, tokens: 96k}}
+influence: {{proxy: {{tokens: 6M, checkpoints: 3}}, projection: {{dimension: 4096}}}}
+selection: [{{name: a, method: tracin}}]
+budgets: [6M]
+seeds: [0]
+"""
+
+
+def sweep(tmp_path: Path, *overrides: str) -> Sweep:
+    (tmp_path / "plan.yaml").write_text(SWEEP.format(root=tmp_path))
+    return open_sweep(tmp_path / "plan.yaml", overrides, "local")
+
+
+def test_bytes_are_those_that_a_shard_takes(tmp_path: Path) -> None:
+    opened = sweep(tmp_path)
+    found = forecast(opened, opened.plan())
+    assert found is not None
+    parts = shard_parts("fp16", 4096)
+    of_row = sum(np.dtype(p.dtype).itemsize * (p.columns or 1) for p in parts.values())
+    assert found.row_bytes == of_row + np.dtype(np.int64).itemsize
+    assert found.rows == 3 * (48_000_000 + 96_000) // 480
+    assert found.assumed
+    assert "about 300600 rows" in " ".join(forecast_lines(opened, opened.plan()))
+
+
+def test_a_whole_gradient_is_as_long_as_the_model(tmp_path: Path) -> None:
+    opened = sweep(tmp_path, "influence.projection=none", "influence.dtype=fp32")
+    found = forecast(opened, opened.plan())
+    assert found is not None
+    assert found.dimension == pytest.approx(124.4e6, rel=0.01)
+
+
+def test_no_gradients_no_forecast(tmp_path: Path) -> None:
+    opened = sweep(tmp_path, "selection=[random]")
+    assert forecast(opened, opened.plan()) is None
+    assert forecast_lines(opened, opened.plan()) == []
+    check_disk(opened, opened.plan())
+
+
+def test_what_does_not_fit_is_refused_with_what_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_free", lambda run_dir: 1 << 30)
+    opened = sweep(tmp_path)
+    with pytest.raises(ConfigError, match=r"write `influence: \{projection: \{dimension: (\d+)"):
+        check_disk(opened, opened.plan())
+    fitting = int((0.95 * (1 << 30) // 300_600 - 12) // 2)
+    check_disk(*_planned(sweep(tmp_path, f"influence.projection.dimension={fitting}")))
+    with pytest.raises(ConfigError, match="take"):
+        check_disk(*_planned(sweep(tmp_path, f"influence.projection.dimension={fitting + 1}")))
+    check_disk(*_planned(sweep(tmp_path, "selection.0.way=direct")))
+
+
+def _planned(opened: Sweep):  # type: ignore[no-untyped-def]
+    return opened, opened.plan()
+
+
+def test_time_comes_from_what_was_measured_here(tmp_path: Path) -> None:
+    opened = sweep(tmp_path, "resources.dump={shards: 4, ranks: 2}")
+    least = forecast(*_planned(opened))
+    assert least is not None
+    assert "multiplies matrices" in least.rate
+    folder = opened.run_dir / "influence" / "proxy-00000000"
+    folder.mkdir(parents=True)
+    (folder / "task.json").write_text(json.dumps({"kind": "proxy"}))
+    facts = {"tokens_per_second": 3000.0, "world_size": 3}
+    (folder / "done.json").write_text(json.dumps({"facts": facts}))
+    measured = forecast(*_planned(opened))
+    assert measured is not None
+    assert measured.seconds == pytest.approx(48_000_000 / 4 / 2 / 1000)
+    assert "1k tokens/s a rank of proxy tasks" in measured.rate
