@@ -14,8 +14,8 @@ def test_the_grid_is_planned_without_slurm(repository: Path, hpcscale: Run, tmp_
         "sweep", repository / "sweeps" / "grid.yaml", "--dry-run", "--site", "example-apptainer",
         PATH="/usr/bin:/bin",
     )  # fmt: skip
-    assert "72 cells = 4 methods" in done.stdout
-    assert "5.29B tokens to train" in done.stdout
+    assert "108 cells = 6 methods" in done.stdout
+    assert "7.94B tokens to train" in done.stdout
     assert re.search(r"GPU-hours on A100", done.stdout)
     assert "hpcscale data prepare" in done.stdout
     assert "#SBATCH --array=0-71%8" in done.stdout or "#SBATCH --array=0-17%8" in done.stdout

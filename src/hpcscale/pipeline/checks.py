@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpcscale.config.model import is_local
 from hpcscale.errors import ConfigError
-from hpcscale.pipeline.forecast import check_disk
+from hpcscale.pipeline.forecast import disk_problem
 from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.state import State
 from hpcscale.pipeline.sweep import Plan, Sweep
@@ -24,12 +24,15 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
     _budgets_fit_the_pool(sweep)
     _batches_divide(sweep)
     _context_is_long_enough(sweep)
-    check_disk(sweep, plan)
+    full = disk_problem(sweep, plan)
+    if full and not dry_run:
+        raise ConfigError(full)
+    notes = [full] if full else []
     if sweep.executor != "slurm":
-        return []
+        return notes
     unprepared = _unprepared(sweep, plan)
     if dry_run:
-        return unprepared
+        return notes + unprepared
     if unprepared:
         raise ConfigError(unprepared[0])
     _partitions_exist(sweep)

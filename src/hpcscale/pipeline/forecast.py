@@ -12,7 +12,6 @@ from pathlib import Path
 
 from hpcscale.atomic import read_done
 from hpcscale.config.data import Role
-from hpcscale.errors import ConfigError
 from hpcscale.pipeline.estimate import flops_per_token, model_size
 from hpcscale.pipeline.graph import Task
 from hpcscale.pipeline.resources import world_size
@@ -115,21 +114,21 @@ def forecast_lines(sweep: Sweep, plan: Plan) -> list[str]:
     return lines
 
 
-def check_disk(sweep: Sweep, plan: Plan) -> None:
-    """Raises ConfigError where the gradients do not fit, with the dimension that would."""
+def disk_problem(sweep: Sweep, plan: Plan) -> str | None:
+    """Why the gradients do not fit on the disk, and the dimension that would; None: they fit."""
     found = forecast(sweep, plan)
     if found is None or not found.store_bytes:
-        return
+        return None
     free = int(_free(sweep.run_dir) * _USABLE)
     if found.store_bytes <= free:
-        return
+        return None
     fitting = (free // found.rows - _BESIDE) // _ITEM[sweep.config.influence.dtype]
     remedy = (
         f"write `influence: {{projection: {{dimension: {fitting}}}}}` or less"
         if fitting >= 1
         else "no dimension would fit"
     )
-    raise ConfigError(
+    return (
         f"{sweep.path}: gradients of {found.rows} rows x {found.dimension} numbers take "
         f"{format_bytes(found.store_bytes)}, and {sweep.run_dir} has {format_bytes(free)} to give; "
         f"{remedy}, or another `root`, or `way: direct`, which stores none"

@@ -63,9 +63,16 @@ def resolve(
         if stage in _LIGHT:
             # They need part of a node, and on this machine nothing runs beside the first two.
             cpus = min(cores, _LIGHT[stage])
-    memory = asked.memory if stage in _LIGHT else asked.memory or machine.memory
+    memory = asked.memory if stage in _LIGHT else asked.memory or _share(machine, gpus)
     update = {"gpus": gpus, "cpus": cpus, "ranks": per_node, "memory": memory}
     return asked.model_copy(update=update)
+
+
+def _share(machine: Machine, gpus: int) -> int | None:
+    """A node's memory, or what of it goes with some of its GPUs."""
+    if machine.memory is None or not 0 < gpus < machine.gpus:
+        return machine.memory
+    return machine.memory * gpus // machine.gpus
 
 
 def world_size(resources: Resources) -> int:

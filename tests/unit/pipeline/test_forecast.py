@@ -11,7 +11,8 @@ import pytest
 from hpcscale.errors import ConfigError
 from hpcscale.influence.store import shard_parts
 from hpcscale.pipeline import forecast as module
-from hpcscale.pipeline.forecast import check_disk, forecast, forecast_lines
+from hpcscale.pipeline.checks import check
+from hpcscale.pipeline.forecast import disk_problem, forecast, forecast_lines
 from hpcscale.pipeline.sweep import Sweep, open_sweep
 
 SWEEP = """\
@@ -60,7 +61,7 @@ def test_no_gradients_no_forecast(tmp_path: Path) -> None:
     opened = sweep(tmp_path, "selection=[random]")
     assert forecast(opened, opened.plan()) is None
     assert forecast_lines(opened, opened.plan()) == []
-    check_disk(opened, opened.plan())
+    assert disk_problem(opened, opened.plan()) is None
 
 
 def test_what_does_not_fit_is_refused_with_what_would(
@@ -68,13 +69,17 @@ def test_what_does_not_fit_is_refused_with_what_would(
 ) -> None:
     monkeypatch.setattr(module, "_free", lambda run_dir: 1 << 30)
     opened = sweep(tmp_path)
-    with pytest.raises(ConfigError, match=r"write `influence: \{projection: \{dimension: (\d+)"):
-        check_disk(opened, opened.plan())
     fitting = int((0.95 * (1 << 30) // 300_600 - 12) // 2)
-    check_disk(*_planned(sweep(tmp_path, f"influence.projection.dimension={fitting}")))
-    with pytest.raises(ConfigError, match="take"):
-        check_disk(*_planned(sweep(tmp_path, f"influence.projection.dimension={fitting + 1}")))
-    check_disk(*_planned(sweep(tmp_path, "selection.0.way=direct")))
+    problem = disk_problem(*_planned(opened))
+    assert problem
+    assert f"write `influence: {{projection: {{dimension: {fitting}}}}}` or less" in problem
+    with pytest.raises(ConfigError, match=r"has 972\.8 MiB to give"):
+        check(*_planned(opened))
+    assert check(*_planned(opened), dry_run=True) == [problem]
+    of_dimension = "influence.projection.dimension={}".format
+    assert disk_problem(*_planned(sweep(tmp_path, of_dimension(fitting)))) is None
+    assert disk_problem(*_planned(sweep(tmp_path, of_dimension(fitting + 1))))
+    assert disk_problem(*_planned(sweep(tmp_path, "selection.0.way=direct"))) is None
 
 
 def _planned(opened: Sweep):  # type: ignore[no-untyped-def]
