@@ -81,7 +81,8 @@ def trained(
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    print(f"trained {steps} steps of {ROWS * LENGTH} tokens, last loss {float(nll.mean()):.3f}")
+    last = float(nll.detach().mean())
+    print(f"trained {steps} steps of {ROWS * LENGTH} tokens, last loss {last:.3f}")
     return Trained(model.eval(), _preconditioner(model, optimizer, config, steps), store, apart)
 
 
