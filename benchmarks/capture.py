@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from hpcscale.train.watch import Silent, Watcher, Watchers
 
 LENGTH, VOCABULARY = 128, 2048
 SHAPE = Shape(layers=4, width=128, heads=4)
-RANKS = (16, 32, 64)
+RANKS: tuple[int | Literal["auto"], ...] = (16, 32, 64, "auto")
 
 
 class Clock(Silent):
