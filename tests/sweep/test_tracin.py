@@ -39,8 +39,8 @@ influence:
   dtype: fp32
   batch_tokens: 256
 selection:
-  - {{name: dumped, method: tracin, normalise: none}}
-  - {{name: direct, method: tracin, normalise: none, way: direct}}
+  - {{name: dumped, method: tracin, preconditioner: none, normalise: none}}
+  - {{name: direct, method: tracin, preconditioner: none, normalise: none, way: direct}}
 budgets: [2k]
 seeds: [0]
 train: {{global_batch: 256, micro_batch: 8, lr: 1e-3}}
@@ -233,8 +233,8 @@ def test_captured_scores_rank_as_dumped_ones_where_the_run_hardly_moves(
     hpcscale(
         "sweep", file, "--executor", "local", "--set", f"root={tmp_path}", "--set",
         "influence.proxy={tokens: 11k, checkpoints: 1, lr: 1e-9, schedule: constant, warmup: 1}",
-        "--set", "selection=[{name: a, method: tracin, way: capture, normalise: none},"
-        "{name: b, method: tracin, normalise: none}]", "--set",
+        "--set", "selection=[{name: a, method: tracin, way: capture, preconditioner: none, "
+        "normalise: none}, {name: b, method: tracin, preconditioner: none, normalise: none}]", "--set",
         "influence.projection={dimension: 2048, rank: none}",
     )  # fmt: skip
     captured = scores(tmp_path / "influence", "tracin-capture-mean")

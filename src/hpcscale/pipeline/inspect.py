@@ -107,6 +107,8 @@ def describe(scored: Scored, top: int) -> str:
             lines.append(
                 f"  {name:<20} {len(mine):>9}  {mine.mean():>11.4g} {np.median(mine):>11.4g}"
             )
+    if not top:
+        return "\n".join(lines)
     ranked = known[np.lexsort((table["id"].to_numpy()[known], -scores[known]))]
     for title, rows in (("highest", ranked[:top]), ("lowest", ranked[::-1][:top])):
         lines += ["", f"{title} influence"]

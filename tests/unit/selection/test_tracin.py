@@ -127,6 +127,7 @@ def test_documents_without_a_score_are_not_ranked() -> None:
         ({"way": "direct", "aggregate": "max"}, "write `way: dump`"),
         ({"aggregate": "self", "normalise": "cosine"}, "is 1; drop"),
         ({"aggregate": "self", "query_weights": {"a": 1}}, "no queries to weigh"),
+        ({"way": "capture", "aggregate": "self", "preconditioner": "adam"}, "drop `precond"),
         ({"query_weights": {"a": -1}}, "must be 0 or more"),
         ({"keep": "middle"}, "Input should be 'top' or 'bottom'"),
         ({"temprature": 1}, "did you mean `temperature`"),
