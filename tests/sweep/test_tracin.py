@@ -233,9 +233,9 @@ def test_captured_scores_rank_as_dumped_ones_where_the_run_hardly_moves(
     hpcscale(
         "sweep", file, "--executor", "local", "--set", f"root={tmp_path}", "--set",
         "influence.proxy={tokens: 11k, checkpoints: 1, lr: 1e-9, schedule: constant, warmup: 1}",
-        "--set", "selection=[{name: a, method: tracin, way: capture, preconditioner: none, "
-        "normalise: none}, {name: b, method: tracin, preconditioner: none, normalise: none}]", "--set",
-        "influence.projection={dimension: 2048, rank: none}",
+        "--set", "influence.projection={dimension: 2048, rank: none}", "--set",
+        "selection=[{name: a, method: tracin, way: capture, preconditioner: none, "
+        "normalise: none}, {name: b, method: tracin, preconditioner: none, normalise: none}]",
     )  # fmt: skip
     captured = scores(tmp_path / "influence", "tracin-capture-mean")
     dumped = scores(tmp_path / "influence", "tracin-dump-mean")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -346,6 +347,25 @@ def test_a_killed_score_goes_on(
     score_block(pool, query, groups, True, tmp_path / "b")
     whole, again = (read_block(tmp_path / n).whole("scores") for n in ("whole", "b"))
     np.testing.assert_array_equal(again, whole)
+
+
+def test_a_killed_merge_leaves_no_table_and_is_done_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged = by_dump(world, tmp_path, "mean", projection=SMALL)
+    table = score_table(world.pool, merged, ["a", "b", "c"])
+
+    def half(table: object, handle: IO[bytes]) -> None:
+        handle.write(b"PAR1")
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pyarrow.parquet.write_table", half)
+        with pytest.raises(Killed):
+            write_table(tmp_path / "scores.parquet", table)
+    assert not list(tmp_path.glob("*scores.parquet*"))
+    write_table(tmp_path / "scores.parquet", table)
+    assert read_table(tmp_path / "scores.parquet").equals(table)
 
 
 def test_query_weights_weigh_domains(world: World) -> None:
