@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -137,6 +138,9 @@ def open_setting(run_dir: Path, request: Request) -> tuple[Setting, list[str]]:
     if "lr" in changed:
         changed |= {"lr_scaling": "none", "lr_reference_batch": None}
     config = sweep.config
+    rows = changed.get("global_batch", config.train.global_batch) // config.data.sequence_length
+    # The sweep's micro-batch may be of many ranks; one that divides changes no result.
+    changed["micro_batch"] = math.gcd(rows, config.train.micro_batch) or 1
     setting = Setting(
         _made(sweep, sweep.pipeline.base, "base model") / "model",
         TokenStore.open(folders["pool"]),
