@@ -21,11 +21,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import torch
-
-# Bars of other libraries would fill the tables.
+# Bars of other libraries would fill the tables; they look when they are imported.
 os.environ.setdefault("TQDM_DISABLE", "1")
 import influence_parts as parts
+import torch
 
 
 def main() -> None:
