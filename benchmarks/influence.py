@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--documents", type=int, default=None, help="of libraries and practice")
+    parser.add_argument("--queries", type=int, nargs="*", default=None, help="of practice")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     warnings.filterwarnings("ignore", category=UserWarning)

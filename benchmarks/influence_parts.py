@@ -199,12 +199,13 @@ def libraries(folder: Path, asked: Namespace) -> None:
 def practice(folder: Path, asked: Namespace) -> None:
     """Dump and score beside the practice of keeping every gradient and dotting every pair."""
     n = asked.documents or (20 if asked.quick else 500)
-    model, store, _ = world(folder, SMALL, 2048, 128, 2 * n)
+    sizes = asked.queries or sorted({max(2, n // 5), max(2, n // 2), n})
+    model, store, _ = world(folder, SMALL, 2048, 128, n + max(sizes))
     states, now = _states(model), time.process_time if asked.clock == "cpu" else time.perf_counter
     print(f"{n} documents x queries x 3 checkpoints, 4 x 128, once each\n")
     print("| queries | practice, s | dump and score, s | ratio | scores agree (Spearman) |")
     print("|---|---|---|---|---|")
-    for m in sorted({max(2, n // 5), max(2, n // 2), n}):
+    for m in sizes:
         pool, queries = (
             DocumentUnits(store, which, 128) for which in (np.arange(n), np.arange(n, n + m))
         )
