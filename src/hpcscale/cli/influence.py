@@ -58,7 +58,11 @@ def _weights(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 @click.option("--eta", type=float, help="The learning rate it stands for; default: its own, or 1.")
 @click.option("--adam", is_flag=True, help="Precondition by Adam's moments of a snapshot.")
 @click.option(
-    "--epsilon", type=click.FloatRange(0, min_open=True), help="Default: the optimizer's."
+    "--epsilon",
+    type=click.FloatRange(0, min_open=True),
+    default=1e-5,
+    show_default=True,
+    help="Of Adam's metric.",
 )
 @click.option("--unit", type=click.Choice(["document", "sequence"]), default="document")
 @click.option("--sequence-length", type=click.IntRange(8), default=1024, show_default=True)

@@ -48,7 +48,8 @@ class InfluenceConfig(Section):
     unit: Literal["document", "sequence"] = "document"
     projection: ProjectionConfig = ProjectionConfig()
     dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
-    epsilon: float | None = Field(default=None, gt=0, description="default: train.eps")
+    #: Of Adam's metric. The optimizer's own would weigh embeddings of rare tokens a thousandfold.
+    epsilon: float = Field(default=1e-5, gt=0)
     batch_tokens: Count = 4096
     query_shards: int = Field(default=1, ge=1)
     keep_gradients: bool = True

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def variant_scores(
     variants: Sequence[Variant],
     *,
     device: torch.device,
-    rank: int = 64,
+    rank: int | Literal["auto"] = "auto",
     seed: int = 0,
     batch_tokens: int = BATCH_TOKENS,
     held: int = _HELD,
@@ -129,7 +130,7 @@ class _Sides:
         self,
         checkpoint: Checkpoint,
         dimension: int | None,
-        rank: int,
+        rank: int | Literal["auto"],
         seed: int,
         device: torch.device,
         batch_tokens: int,

@@ -33,7 +33,7 @@ class Measure:
     projection_seed: int = 0
     dtype: str = "fp16"
     adam: bool = False
-    epsilon: float | None = None
+    epsilon: float = 1e-5
 
 
 def dump(
@@ -69,7 +69,7 @@ def dump(
             f"--adam needs Adam's moments, which {model_name} does not have; give a snapshot of a "
             "proxy run, such as RUN/influence/proxy-*/snapshots/step-00000040"
         )
-    if snapshot is not None and measure.epsilon:
+    if snapshot is not None:
         snapshot = replace(snapshot, eps=measure.epsilon)
     if eta is None:
         eta = snapshot.eta if snapshot is not None else 1.0

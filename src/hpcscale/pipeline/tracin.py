@@ -47,7 +47,7 @@ class TracinTasks:
             {
                 **self._of_gradients(way),
                 **request.params,
-                "epsilon": self.config.epsilon,
+                "epsilon": self._epsilon(request),
                 "checkpoints": self.config.proxy.checkpoints,
                 "merge": VERSION["influence"],
             },
@@ -66,6 +66,9 @@ class TracinTasks:
             train = self.pipeline.config.train
             zero = 0 if train.engine == "torch" else train.zero
             check_capture(zero=zero, precision=self.pipeline.precision, compiled=train.compile)
+
+    def _epsilon(self, request: ScoreRequest) -> float | None:
+        return self.config.epsilon if request.params["preconditioner"] == "adam" else None
 
     # --- the proxy run
 
@@ -197,7 +200,7 @@ class TracinTasks:
             {
                 **self._of_gradients(request.params["way"]),
                 **request.params,
-                "epsilon": self.config.epsilon,
+                "epsilon": self._epsilon(request),
                 "checkpoint": checkpoint,
                 "shard": list(shard),
                 "version": VERSION[kind],

@@ -26,7 +26,7 @@ class TracinParams(Section):
     """How influence is measured, and which part of the ranking is kept."""
 
     way: Literal["dump", "direct", "capture"] = "dump"
-    preconditioner: Literal["none", "adam"] = "adam"
+    preconditioner: Literal["none", "adam"] = "none"
     normalise: Literal["none", "cosine"] = "cosine"
     aggregate: Literal["mean", "domain", "max", "self"] = "mean"
     query_weights: Annotated[dict[str, float], BeforeValidator(_sorted_weights)] = Field(default={})
@@ -65,28 +65,18 @@ class TracinParams(Section):
                 raise ValueError("a document's cosine with itself is 1; drop `normalise: cosine`")
             if self.query_weights:
                 raise ValueError("aggregate `self` has no queries to weigh; drop query_weights")
-            if self._plain_by_need and "preconditioner" in self.model_fields_set:
+            if self.way == "capture" and self.preconditioner == "adam":
                 raise ValueError(
                     "captured gradients are not preconditioned, so that aggregate `self` cannot "
                     "be Adam-aware; write `way: dump`, or drop `preconditioner: adam`"
                 )
         return self
 
-    @property
-    def _plain_by_need(self) -> bool:
-        """Whether Adam's metric would have to be taken of gradients that are stored without."""
-        own = self.way == "capture" and self.aggregate == "self"
-        return own and self.preconditioner == "adam"
-
     def measure(self) -> dict[str, object]:
-        """What decides the scores, as JSON; defaults that do not apply made what they are."""
+        """What decides the scores, as JSON."""
         names = ("way", "preconditioner", "normalise", "aggregate", "query_weights")
         values = {name: getattr(self, name) for name in names}
-        if self.aggregate == "self":
-            values["normalise"] = "none"
-        if self._plain_by_need:
-            values["preconditioner"] = "none"
-        return values
+        return values | ({"normalise": "none"} if self.aggregate == "self" else {})
 
 
 class Tracin(SelectionMethod):

@@ -144,7 +144,7 @@ def test_the_rule_is_no_part_of_the_scores() -> None:
     """Arms that differ in what they keep share the scoring stage."""
     top, bottom = method(), method(keep="bottom", random=0.1)
     assert top.score_request() == bottom.score_request()
-    assert (
-        method(preconditioner="adam").score_request()
-        != method(preconditioner="none").score_request()
-    )
+    assert method(preconditioner="adam").score_request() != top.score_request()
+    own = method(aggregate="self").score_request()
+    assert own is not None
+    assert own.params["normalise"] == "none"
