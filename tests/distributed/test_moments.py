@@ -70,7 +70,10 @@ def assert_shared(snapshot: Snapshot, world: int) -> None:
     assert max(held(snapshot)) <= whole / world + 2 * len(snapshot.shapes)
 
 
-@pytest.mark.parametrize("world", [1, 2])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("world", [pytest.param(1, marks=SLOW), 2])
 @pytest.mark.parametrize(
     ("engine", "zero"), [("torch", 0), *(("deepspeed", stage) for stage in range(4))]
 )
@@ -83,7 +86,7 @@ def test_the_moments_of_every_engine_are_those_of_one_process(
     assert_shared(snapshot, world)
 
 
-@pytest.mark.parametrize("zero", [1, 3])
+@pytest.mark.parametrize("zero", [pytest.param(1, marks=SLOW), 3])
 def test_ranks_may_cut_parameters_anywhere(folder: Path, zero: int) -> None:
     """Three ranks: within parameters, and at stage 3 with a last shard that is filled up.
 
@@ -96,7 +99,7 @@ def test_ranks_may_cut_parameters_anywhere(folder: Path, zero: int) -> None:
     assert_shared(snapshot, 3)
 
 
-@pytest.mark.parametrize("zero", [1, 2, 3])
+@pytest.mark.parametrize("zero", [pytest.param(1, marks=SLOW), 2, pytest.param(3, marks=SLOW)])
 def test_bf16_moments_too(folder: Path, reference: Snapshot, zero: int) -> None:
     settings: dict[str, Any] = {"engine": "deepspeed", "precision": "bf16", "zero": zero}
     snapshot = trained(folder / f"bf16-{zero}", 2, **settings)
@@ -112,7 +115,7 @@ def flat_weights(snapshot: Snapshot) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in load_model(snapshot.model).parameters()])
 
 
-@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("zero", [2, pytest.param(3, marks=SLOW)])
 def test_moments_after_a_resume_are_those_of_an_undisturbed_run(folder: Path, zero: int) -> None:
     """A loaded state is not the one that an engine first linked its parameters to."""
     asked: dict[str, Any] = {**SETTINGS, "engine": "deepspeed", "zero": zero}
