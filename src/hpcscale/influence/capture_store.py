@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from hpcscale.atomic import read_json, write_json
 from hpcscale.errors import CheckpointError, DataError
+from hpcscale.influence.rows import map_array
 
 Array = npt.NDArray[Any]
 MANIFEST = "manifest.json"
@@ -142,7 +143,9 @@ def rank_folders(folder: Path) -> list[Path]:
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Say that the rows of all ranks are there, with what was written of each."""
-    counts = {path.name: len(_map(path / "steps.npy")) for path in rank_folders(folder)}
+    counts = {
+        path.name: len(map_array(path / "steps.npy", _REMEDY)) for path in rank_folders(folder)
+    }
     record = {"format_version": _FORMAT, **facts, "rows": sum(counts.values()), "ranks": counts}
     write_json(folder / MANIFEST, record)
 
@@ -198,7 +201,7 @@ def read_capture(folder: Path) -> CapturedRows:
     found: dict[str, list[Array]] = {name: [] for name in (GRADIENTS, *COLUMNS)}
     for rank, rows in facts["ranks"].items():
         for name, arrays in found.items():
-            array = _map(folder / rank / f"{name}.npy")
+            array = map_array(folder / rank / f"{name}.npy", _REMEDY)
             if len(array) != rows:
                 raise DataError(
                     f"{folder / rank / name}.npy has {len(array)} rows, {MANIFEST} says {rows}; "
@@ -215,15 +218,3 @@ def lost_rows(folder: Path, step: int, found: int, expected: int) -> CheckpointE
         f"the run goes on from step {step}, of which {folder} holds {found} captured rows and "
         f"should hold {expected}; delete the run's checkpoints to start over"
     )
-
-
-def _map(path: Path) -> Array:
-    for how in ("r", None):  # what is empty cannot be mapped
-        try:
-            array: Array = np.load(path, mmap_mode=how, allow_pickle=False)  # type: ignore[arg-type]
-            return array
-        except FileNotFoundError:
-            raise DataError(f"{path} is missing; {_REMEDY}") from None
-        except (ValueError, OSError, EOFError) as error:
-            fault = error
-    raise DataError(f"{path} is damaged ({fault}); {_REMEDY}")

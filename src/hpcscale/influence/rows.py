@@ -179,7 +179,7 @@ class Rows:
             )
         for part, maps in self._maps.items():
             path = self.folder / array_name(part, rank)
-            array = _map(path)
+            array = map_array(path, f"delete {self.folder} and {_REMEDY}")
             if len(array) != facts["units"]:
                 raise DataError(
                     f"{path} has {len(array)} rows, its manifest says {facts['units']}; delete "
@@ -236,13 +236,14 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _map(path: Path) -> npt.NDArray[Any]:
+def map_array(path: Path, remedy: str) -> npt.NDArray[Any]:
+    """An ``.npy`` file as a memory map. Raises DataError with the ``remedy`` where it is none."""
     for how in ("r", None):  # what is empty cannot be mapped
         try:
             array: npt.NDArray[Any] = np.load(path, mmap_mode=how, allow_pickle=False)  # type: ignore[arg-type]
             return array
         except FileNotFoundError:
-            raise DataError(f"{path} is missing; delete {path.parent} and {_REMEDY}") from None
+            raise DataError(f"{path} is missing; {remedy}") from None
         except (ValueError, OSError, EOFError) as error:
             fault = error
-    raise DataError(f"{path} is damaged ({fault}); delete {path.parent} and {_REMEDY}")
+    raise DataError(f"{path} is damaged ({fault}); {remedy}")
