@@ -126,7 +126,6 @@ def score(
         ).part(*of_query["units"])  # fmt: skip
     elif kind != "self":
         raise ConfigError(f"--aggregate {kind} needs --queries; without, write --aggregate self")
-    score_block(GradientShard(pool_path), query, groups, normalise, out, progress=progress)
     block = {
         "what": "scores",
         "pool": made,
@@ -135,6 +134,9 @@ def score(
         "normalise": normalise,
         "query_weights": dict(query_weights),
     }
+    score_block(
+        GradientShard(pool_path), query, groups, normalise, out, fingerprint(block), progress
+    )
     write_json(out / MADE, block)
     return block
 

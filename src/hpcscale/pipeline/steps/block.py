@@ -14,7 +14,9 @@ def run(context: Context) -> StepResult:
     groups = query_groups(context)
     if decides["aggregate"] != "self":
         queries = GradientShard(context.verified_input("queries"))
-        groups = groups.part(int(queries.units[0]), int(queries.units[-1]) + 1)
+        # More shards than queries leave some empty.
+        first = int(queries.units[0]) if len(queries) else 0
+        groups = groups.part(first, first + len(queries))
     normalise = decides["normalise"] == "cosine"
     if decides["way"] == "capture":
         from hpcscale.influence.capture_blocks import captured_block
