@@ -97,5 +97,5 @@ def row_blocks(
         if full or row == len(tokens) - 1:
             ends.append(row + 1)
             held = 0
-    starts = [0, *ends[:-1]]
-    return [(s, e) for s, e in zip(starts, ends, strict=True) if s >= begin]
+    starts = [0, *ends]  # one more than there are blocks
+    return [(s, e) for s, e in zip(starts, ends, strict=False) if s >= begin]

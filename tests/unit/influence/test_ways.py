@@ -211,6 +211,12 @@ def test_ranks_shards_and_batches_do_not_matter(world: World, tmp_path: Path) ->
         assert relative(other.total, one.total) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["mean", "max"])
+def test_more_shards_than_units_leave_some_empty(world: World, tmp_path: Path, kind: str) -> None:
+    merged = by_dump(world, tmp_path, kind, shards=32, query_shards=13)
+    assert relative(merged.total, world.expected(kind, False, False)) < 1e-5
+
+
 def test_packing_neighbours_do_not_matter(world: World, tmp_path: Path) -> None:
     """A document's row is the same alone, among others, and in another order."""
     among = dump(world, 0, "pool", tmp_path / "all", projection=SMALL, dtype="fp16")
