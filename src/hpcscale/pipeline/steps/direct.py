@@ -38,4 +38,4 @@ def run(context: Context) -> StepResult:
         ranks=ranks,
         progress=lambda done, total: context.progress(done, total, "tokens"),
     )
-    return StepResult(outputs, {"columns": len(groups.names)})
+    return StepResult(outputs, {"columns": len(groups.names), "device": ranks.device.type})

@@ -37,7 +37,8 @@ def run(context: Context) -> StepResult:
         scale=scale,
         progress=lambda done, total: context.progress(done, total, "tokens"),
     )
-    facts: dict[str, float] = {
+    facts: dict[str, float | str] = {
+        "device": ranks.device.type,
         "dimension": sketch.dimension,
         "units": bounds[1] - bounds[0],
         "world_size": ranks.world_size,

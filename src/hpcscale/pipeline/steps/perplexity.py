@@ -56,4 +56,5 @@ def run(context: Context) -> StepResult:
         path = context.directory / SCORES
         pq.write_table(table, temporary_name(path))
         temporary_name(path).replace(path)
-    return StepResult([SCORES], {"documents": last - first})
+    facts = {"documents": last - first, "device": ranks.device.type}
+    return StepResult([SCORES], facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ def train_and_save(
         "peak_memory_bytes": result.peak_memory_bytes,
         "world_size": ranks.world_size,
         "device": str(ranks.device.type),
+        "device_name": _device_name(ranks),
         "parameters": sum(p.numel() for p in model.parameters()),
         "flops_per_token": model_flops_per_token(model.config, stream.sequence_length),
     }
@@ -84,6 +86,14 @@ def _engine(config: TrainConfig, ranks: Ranks) -> str:
     if config.engine != "auto":
         return config.engine
     return "deepspeed" if ranks.device.type == "cuda" else "torch"
+
+
+def _device_name(ranks: Ranks) -> str:
+    """The GPU's model, or the processor's architecture."""
+    import torch
+
+    cuda = ranks.device.type == "cuda"
+    return torch.cuda.get_device_name(ranks.device) if cuda else platform.machine()
 
 
 def _report(context: Context, line: dict[str, Any], total: int) -> None:
