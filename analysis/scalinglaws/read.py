@@ -1,27 +1,47 @@
-"""Reading a table of losses, and saying what in it cannot be used."""
+"""Reading a table of losses, and saying what in it cannot be used and what looks wrong."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from scalinglaws.checks import (
+    budgets,
+    conflicting,
+    diverged,
+    incomplete,
+    more_unique_than_total,
+    not_positive,
+    repeated,
+)
+from scalinglaws.doubts import doubts
 from scalinglaws.errors import AnalysisError
 
 #: The columns that the analysis knows; only tokens and loss must be there.
 COLUMNS = ("method", "tokens", "loss", "seed", "model_size", "unique_tokens", "domain")
 _ONLY = "all"
+_COUNT = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)", re.IGNORECASE)
+_SCALE = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
 @dataclass(frozen=True)
 class Losses:
-    """A checked table, and a sentence for each thing that was left out or looks wrong."""
+    """A checked table, and a sentence for each thing that was left out or looks wrong.
+
+    frame: the known columns that the table has, and ``budget``, the nominal level of ``tokens``:
+    counts within 0.5 % are one. left_out: rows that are not used, as they were given, with
+    ``where`` they stand and the ``reason``.
+    """
 
     frame: pd.DataFrame
     warnings: list[str]
+    left_out: pd.DataFrame
 
     @property
     def methods(self) -> list[str]:
@@ -30,67 +50,104 @@ class Losses:
 
 
 def read_losses(
-    source: Path | str | pd.DataFrame, columns: Mapping[str, str] | None = None
+    source: Path | str | pd.DataFrame,
+    columns: Mapping[str, str] | None = None,
+    *,
+    keep_outliers: bool = False,
 ) -> Losses:
     """Read a CSV or a frame. ``columns`` maps our names to those of the file: ``{"tokens": "D"}``.
 
+    Counts may be written as ``64k`` or ``1.5B``. ``keep_outliers`` keeps cells that look diverged.
     Raises AnalysisError where a column is missing or no row can be used.
     """
-    frame = source if isinstance(source, pd.DataFrame) else _read_csv(Path(source))
-    frame = frame.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
-    for name in ("tokens", "loss"):
-        if name not in frame:
-            raise AnalysisError(
-                f"there is no column `{name}`; the table has {', '.join(map(str, frame.columns))}; "
-                f"map it with --columns {name}=NAME"
-            )
-    frame = frame[[name for name in COLUMNS if name in frame]].copy()
-    if "method" not in frame:
-        frame.insert(0, "method", _ONLY)
-    frame["method"] = frame["method"].astype(str)
-    for name in ("tokens", "loss"):
-        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype(float)
-    return _checked(frame)
+    if isinstance(source, pd.DataFrame):
+        table, place = source, "row"
+    else:
+        table, place = _read_csv(Path(source)), "line"
+    given = _known_columns(table, columns or {})
+    where = [f"{place} {label}" for label in given.index]
+    given = given.reset_index(drop=True)
+    frame = _typed(given).assign(where=where)
+    warnings: list[str] = []
+    reasons: dict[int, str] = {}
+    checks = [incomplete, not_positive, more_unique_than_total, repeated, conflicting]
+    for check in checks if keep_outliers else [*checks, diverged]:
+        fault = check(frame)
+        if fault.reasons:
+            warnings.append(fault.warning(frame))
+            reasons |= fault.reasons
+            frame = frame.drop(index=list(fault.reasons))
+    if frame.empty:
+        said = "; ".join(warnings) or "it has no rows"
+        raise AnalysisError(f"nothing in the table can be analysed: {said}")
+    left = sorted(reasons)
+    left_out = given.loc[left].assign(
+        where=[where[row] for row in left], reason=[reasons[row] for row in left]
+    )
+    frame = frame.drop(columns="where").reset_index(drop=True)
+    frame["budget"] = budgets(frame["tokens"])
+    return Losses(frame, [*warnings, *doubts(frame)], left_out.reset_index(drop=True))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    """With the line of the file as index; blank lines hold no row."""
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path, skip_blank_lines=False, skipinitialspace=True)
     except FileNotFoundError:
         raise AnalysisError(f"{path}: no such file") from None
     except (ValueError, OSError) as error:
         raise AnalysisError(f"{path} is no table that can be read ({error})") from None
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    return table.dropna(how="all")
 
 
-def _checked(frame: pd.DataFrame) -> Losses:
-    warnings = []
-    bad = ~np.isfinite(frame["loss"]) | ~np.isfinite(frame["tokens"])
-    if bad.any():
-        warnings.append(f"{int(bad.sum())} rows without a finite loss and tokens were left out")
-    negative = ~bad & ((frame["loss"] <= 0) | (frame["tokens"] <= 0))
-    if negative.any():
-        warnings.append(f"{int(negative.sum())} rows with a loss or tokens of 0 or less left out")
-    frame = frame[~(bad | negative)]
-    keys = [name for name in ("method", "tokens", "seed", "model_size", "domain") if name in frame]
-    if "seed" in frame and frame.duplicated(keys).any():
-        twice = frame[frame.duplicated(keys)].iloc[0]
-        warnings.append(
-            f"{int(frame.duplicated(keys).sum())} cells stand more than once, the first "
-            f"{twice['method']} at {twice['tokens']:.4g} tokens; the first of each was kept"
+def _known_columns(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The columns of the table that the analysis knows, under our names, as given."""
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        raise AnalysisError(
+            f"there is no column `{unknown[0]}` to map; known: {', '.join(COLUMNS)}"
         )
-        frame = frame[~frame.duplicated(keys)]
-    if frame.empty:
-        raise AnalysisError("no row has a finite, positive loss and tokens; nothing to analyse")
-    return Losses(frame.reset_index(drop=True), [*warnings, *_rising(frame)])
+    table = table.rename(columns=lambda name: str(name).strip())
+    has = ", ".join(table.columns)
+    picked: dict[str, pd.Series[Any]] = {}
+    for name in COLUMNS:
+        theirs = columns.get(name, name)
+        if theirs not in table.columns:
+            if name in columns:
+                raise AnalysisError(
+                    f"`{name}` is mapped to `{theirs}`, which is no column; the table has {has}"
+                )
+            if name in ("tokens", "loss"):
+                raise AnalysisError(
+                    f"there is no column `{name}`; the table has {has}; map it with --columns "
+                    f"{name}=NAME"
+                )
+            continue
+        column = table[theirs]
+        if isinstance(column, pd.DataFrame):
+            raise AnalysisError(f"two columns are called `{theirs}`; rename one")
+        picked[name] = column
+    return pd.DataFrame(picked, index=table.index)
 
 
-def _rising(frame: pd.DataFrame) -> list[str]:
-    warnings = []
-    for method, part in frame.groupby("method", sort=False):
-        means = part.groupby("tokens")["loss"].mean().sort_index()
-        if len(means) > 1 and means.iloc[-1] > means.iloc[0]:
-            warnings.append(
-                f"{method}: the loss at {means.index[-1]:.4g} tokens is above that at "
-                f"{means.index[0]:.4g}; no falling law fits it"
-            )
-    return warnings
+def _typed(given: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as float64, NaN where there is none; methods as stripped text, NaN where empty."""
+    frame = given.copy()
+    for name in ("tokens", "unique_tokens", "model_size"):
+        if name in frame:
+            frame[name] = frame[name].map(count_of).astype(float)
+    frame["loss"] = pd.to_numeric(frame["loss"], errors="coerce").astype(float)
+    if "method" not in frame:
+        frame.insert(0, "method", _ONLY)
+    named = frame["method"].astype(object).where(frame["method"].notna(), "")
+    frame["method"] = named.map(lambda name: str(name).strip())
+    return frame
+
+
+def count_of(value: object) -> float:
+    """``64k``, ``1.5B``, ``64,000`` or a number as a count; NaN where it is none."""
+    if not isinstance(value, str):
+        return np.nan if value is None else float(value)  # type: ignore[arg-type]
+    match = _COUNT.fullmatch(re.sub(r"[,_\s]", "", value).removeprefix("+"))
+    # Not times 1000: a short decimal times a power of ten can miss the integer by an ulp.
+    return np.nan if match is None else float(f"{float(match[1]) * _SCALE[match[2].lower()]:.15g}")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
-from scalinglaws import AnalysisError, analyse, fit_law, read_losses
+from scalinglaws import AnalysisError, analyse, fit_law
 from scalinglaws.intervals import band
 from scalinglaws.laws import Power, Rectified
 
@@ -116,35 +116,6 @@ def test_a_bad_method_does_not_sink_the_others(tmp_path: Path) -> None:
     assert all("run 2 more" in message for message in said)
     assert (tmp_path / "loss-vs-tokens.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "loss-vs-tokens.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_what_cannot_be_used_is_left_out_and_said() -> None:
-    table = frame()
-    table.loc[0, "loss"] = np.nan
-    table.loc[1, "loss"] = -1
-    read = read_losses(pd.concat([table, table.iloc[[5]]]))
-    assert len(read.frame) == len(table) - 2
-    said = " ".join(read.warnings)
-    assert "1 rows without a finite loss" in said
-    assert "0 or less" in said
-    assert "stand more than once" in said
-
-
-def test_rising_losses_are_warned_of() -> None:
-    table = frame()
-    table.loc[table["method"] == "chosen", "loss"] = table["tokens"] / 1e5
-    assert any("chosen: the loss at 8e+05" in line for line in read_losses(table).warnings)
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [(pd.DataFrame({"tokens": [1]}), "no column `loss`"),
-     (pd.DataFrame({"tokens": [1], "loss": [np.nan]}), "nothing to analyse"),
-     (Path("nowhere.csv"), "no such file")],
-)  # fmt: skip
-def test_tables_that_are_none(table: object, message: str) -> None:
-    with pytest.raises(AnalysisError, match=message):
-        read_losses(table)  # type: ignore[arg-type]
 
 
 def test_unknown_laws_and_a_missing_base_loss(tmp_path: Path) -> None:
