@@ -1,7 +1,8 @@
 """Rows of a table of losses that cannot be used, each with the reason.
 
 A check takes the rows that the checks before it left; their columns are those that ``read_losses``
-knows, and ``where``, the place of a row in the user's table.
+knows, ``where``, the place of a row in the user's table, and ``given_tokens`` and ``given_loss``,
+what stood there.
 """
 
 from __future__ import annotations
@@ -80,10 +81,9 @@ def groups(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[Hashable
 def incomplete(frame: pd.DataFrame) -> Fault:
     """Rows without a method, a count of tokens, or a finite loss."""
     reasons = dict.fromkeys(frame.index[frame["method"] == ""], "it names no method")
-    reasons |= dict.fromkeys(frame.index[~np.isfinite(frame["tokens"])], "tokens are no count")
-    for index, loss in frame["loss"][~np.isfinite(frame["loss"])].items():
-        said = "no number" if np.isnan(loss) else f"{loss}"
-        reasons[index] = f"the loss is {said}; a run that diverged?"
+    for name, doubt in (("tokens", "is no count"), ("loss", "is no loss: diverged?")):
+        bad = frame[~np.isfinite(frame[name])]
+        reasons |= {index: f"`{given}` {doubt}" for index, given in bad[f"given_{name}"].items()}
     return Fault(
         "without a method, a count of tokens or a finite loss",
         "fill them in, or run the cells again",

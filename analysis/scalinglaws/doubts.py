@@ -54,15 +54,15 @@ def _said(key: object) -> str:
 def _unpaired(frame: pd.DataFrame) -> Iterator[str]:
     """Cells that one method has and another lacks; comparisons pair the rest."""
     names = present(frame, ("budget", "seed", "model_size", "domain"))
-    cells = {
-        method: set(part[names].itertuples(index=False, name=None))
-        for method, part in frame.groupby("method", sort=False)
-    }
-    every = set().union(*cells.values())
+    # NaN is no value of its own: two would not be one cell.
+    known = frame[names].astype(object).where(frame[names].notna(), None)
+    cells = pd.Series(list(known.itertuples(index=False, name=None)), frame.index)
+    every = list(dict.fromkeys(cells))
     lacking = [
         f"{method} has none at " + ", ".join(_cell(n, v) for n, v in zip(names, cell, strict=True))
-        for method, own in cells.items()
-        for cell in sorted(every - own, key=str)
+        for method, own in cells.groupby(frame["method"], sort=False).agg(set).items()
+        for cell in every
+        if cell not in own
     ]
     if lacking:
         more = f"; and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""

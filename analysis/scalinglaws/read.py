@@ -67,7 +67,9 @@ def read_losses(
     given = _known_columns(table, columns or {})
     where = [f"{place} {label}" for label in given.index]
     given = given.reset_index(drop=True)
-    frame = _typed(given).assign(where=where)
+    frame = _typed(given).assign(
+        where=where, given_tokens=given["tokens"], given_loss=given["loss"]
+    )
     warnings: list[str] = []
     reasons: dict[int, str] = {}
     checks = [incomplete, not_positive, more_unique_than_total, repeated, conflicting]
@@ -84,7 +86,7 @@ def read_losses(
     left_out = given.loc[left].assign(
         where=[where[row] for row in left], reason=[reasons[row] for row in left]
     )
-    frame = frame.drop(columns="where").reset_index(drop=True)
+    frame = frame.drop(columns=["where", "given_tokens", "given_loss"]).reset_index(drop=True)
     frame["budget"] = budgets(frame["tokens"])
     return Losses(frame, [*warnings, *doubts(frame)], left_out.reset_index(drop=True))
 

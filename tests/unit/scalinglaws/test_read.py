@@ -51,13 +51,13 @@ def test_a_clean_table_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("row", "column", "value", "said"), [
-    (3, "loss", "diverged", ["line 5", "random at 512,000 tokens", "seed 0", "no number"]),
-    (3, "loss", np.inf, ["line 5", "the loss is inf"]),
+    (3, "loss", "diverged", ["line 5", "random at 512,000 tokens", "`diverged` is no loss"]),
+    (3, "loss", np.inf, ["line 5", "`inf` is no loss"]),
     (3, "loss", None, ["line 5", "run the cells again"]),
     (9, "loss", 0.0, ["line 11", "chosen at 128,000 tokens", "loss is 0"]),
     (9, "loss", -3.1, ["line 11", "loss is -3.1", "nats a token"]),
     (9, "tokens", -5, ["line 11", "tokens is -5"]),
-    (9, "tokens", "many", ["line 11, chosen", "tokens are no count"]),
+    (9, "tokens", "many", ["line 11, chosen", "`many` is no count"]),
     (9, "method", " ", ["line 11", "names no method"]),
 ])  # fmt: skip
 def test_a_row_that_cannot_be_used_is_left_out_and_named(
@@ -155,6 +155,7 @@ def test_rows_without_a_seed_are_repeats() -> None:
     assert len(read_losses(table).frame) == len(table)
     unknown = clean().assign(seed=np.nan)
     assert len(read_losses(unknown).frame) == len(unknown)
+    assert read_losses(unknown).warnings == []
 
 
 @pytest.mark.parametrize("row", range(16))
