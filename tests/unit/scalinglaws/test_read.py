@@ -93,6 +93,7 @@ def test_rows_of_a_frame_are_named_by_its_index() -> None:
 @pytest.mark.parametrize(("text", "count"), [
     ("64k", 64e3), ("1.5B", 1.5e9), ("1.1M", 1.1e6), (" 2 G", 2e9), ("3t", 3e12), ("64,000", 64e3),
     ("64_000", 64e3), ("1e6", 1e6), ("2.5e+3", 2500), ("+7", 7), (64000, 64e3), (2.5, 2.5),
+    ("1.001k", 1001),
 ])  # fmt: skip
 def test_counts_are_read_as_people_write_them(text: Any, count: float) -> None:
     assert count_of(text) == count
@@ -172,6 +173,18 @@ def test_a_cell_that_diverged_is_left_out_unless_it_is_wanted(row: int) -> None:
 def test_a_single_seed_is_judged_by_its_neighbours(row: int) -> None:
     table = changed(row, "loss", 7.9, clean(seeds=1))
     assert read_losses(table).left_out["where"].tolist() == [f"row {row}"]
+
+
+def test_a_seed_that_is_low_does_not_make_the_other_one_diverged() -> None:
+    table = clean()
+    table.loc[1, "loss"] *= 0.9
+    assert read_losses(table).left_out.empty
+
+
+def test_what_is_unknown_of_a_curve_does_not_hide_it() -> None:
+    table = changed(6, "loss", 7.9).assign(model_size=np.nan)
+    read = read_losses(pd.concat([table, table.iloc[[2]]]))
+    assert read.left_out["loss"].tolist() == [7.9, table.loc[2, "loss"]]
 
 
 def test_a_method_that_gets_worse_keeps_its_rows_and_is_warned_of() -> None:
