@@ -208,6 +208,8 @@ def test_what_an_older_run_did_not_write_stays_empty(run: Path, tmp_path: Path) 
 
 def test_the_setting_answers_the_checklist(run: Path) -> None:
     setting = collect_setting(run, params_of(run))
+    (call,) = (run / "calls.jsonl").read_text().splitlines()
+    assert setting["code"]["git"] == [json.loads(call)["git"]]
     assert json.loads(json.dumps(setting, allow_nan=False)) == setting
     config = read_json(only(run, "base/model-*/model/config.json"))
     # Embeddings of tokens and places, a block's matrices and biases, and three norms.

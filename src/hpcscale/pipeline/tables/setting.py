@@ -36,7 +36,8 @@ def collect_setting(run_dir: Path, params: dict[str, Any]) -> Row:
     records = [r for c in params["cells"] if (r := read_record(run_dir, c["train"], TRAINING))]
     specs = [s for c in params["cells"] if (s := read_spec(run_dir, c["train"][0]))]
     return {
-        "code": {name: manifest[name] for name in ("git", "packages", "python", "platform")},
+        "code": {"git": _states(run_dir)}
+        | {name: manifest[name] for name in ("packages", "python", "platform")},
         "sweep": {
             "name": params["name"],
             "file": manifest["sweep_file"],
@@ -51,6 +52,15 @@ def collect_setting(run_dir: Path, params: dict[str, Any]) -> Row:
         "evaluation": _evaluation(run_dir, params, config),
         "hardware": _hardware(run_dir, params, manifest, records),
     }
+
+
+def _states(run_dir: Path) -> list[Any]:
+    """Commits of all calls of the sweep, each once: cells may be of an earlier one's code."""
+    found: list[Any] = []
+    for call in read_lines(run_dir / "calls.jsonl"):
+        if call["git"] not in found:
+            found.append(call["git"])
+    return found
 
 
 def _model(run_dir: Path, params: dict[str, Any], config: Row, records: list[Row]) -> Row:
