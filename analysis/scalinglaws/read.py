@@ -99,6 +99,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise AnalysisError(f"{path}: no such file") from None
     except (ValueError, OSError) as error:
         raise AnalysisError(f"{path} is no table that can be read ({error})") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas would take the first fields for an index, and every column for its neighbour.
+        raise AnalysisError(f"{path}: its rows have more fields than its header; name them all")
     table.index = pd.RangeIndex(2, len(table) + 2)
     return table.dropna(how="all")
 
@@ -133,7 +136,7 @@ def _known_columns(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFr
 
 
 def _typed(given: pd.DataFrame) -> pd.DataFrame:
-    """Numbers as float64, NaN where there is none; methods as stripped text, NaN where empty."""
+    """Numbers as float64, NaN where there is none; methods as stripped text."""
     frame = given.copy()
     for name in ("tokens", "unique_tokens", "model_size"):
         if name in frame:
@@ -151,5 +154,5 @@ def count_of(value: object) -> float:
     if not isinstance(value, str):
         return np.nan if value is None else float(value)  # type: ignore[arg-type]
     match = _COUNT.fullmatch(re.sub(r"[,_\s]", "", value).removeprefix("+"))
-    # Not times 1000: a short decimal times a power of ten can miss the integer by an ulp.
+    # In 15 digits: a short decimal times a power of ten can miss the integer by an ulp.
     return np.nan if match is None else float(f"{float(match[1]) * _SCALE[match[2].lower()]:.15g}")

@@ -277,7 +277,8 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "ragged.csv").write_text("tokens,loss\n1,2\n1,2,3,4\n")
     (tmp_path / "binary.csv").write_bytes(b"\x89PNG\xff\xfe")
-    for name in ("empty.csv", "ragged.csv", "binary.csv"):
+    (tmp_path / "shifted.csv").write_text("tokens,loss\n1,1000,3.5\n2,2000,3.4\n")
+    for name in ("empty.csv", "ragged.csv", "binary.csv", "shifted.csv"):
         with pytest.raises(AnalysisError, match=name):
             read_losses(tmp_path / name)
 
