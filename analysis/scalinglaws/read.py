@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,38 +71,43 @@ def read_losses(
     frame = _typed(given).assign(
         where=where, given_tokens=given["tokens"], given_loss=given["loss"]
     )
-    warnings: list[str] = []
+    said: list[str] = []
     reasons: dict[int, str] = {}
     checks = [incomplete, not_positive, more_unique_than_total, repeated, conflicting]
     for check in checks if keep_outliers else [*checks, diverged]:
         fault = check(frame)
         if fault.reasons:
-            warnings.append(fault.warning(frame))
+            said.append(fault.warning(frame))
             reasons |= fault.reasons
             frame = frame.drop(index=list(fault.reasons))
     if frame.empty:
-        said = "; ".join(warnings) or "it has no rows"
-        raise AnalysisError(f"nothing in the table can be analysed: {said}")
+        why = "; ".join(said) or "it has no rows"
+        raise AnalysisError(f"nothing in the table can be analysed: {why}")
     left = sorted(reasons)
     left_out = given.loc[left].assign(
         where=[where[row] for row in left], reason=[reasons[row] for row in left]
     )
     frame = frame.drop(columns=["where", "given_tokens", "given_loss"]).reset_index(drop=True)
     frame["budget"] = budgets(frame["tokens"])
-    return Losses(frame, [*warnings, *doubts(frame)], left_out.reset_index(drop=True))
+    return Losses(frame, [*said, *doubts(frame)], left_out.reset_index(drop=True))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """With the line of the file as index; blank lines hold no row."""
     try:
-        table = pd.read_csv(path, skip_blank_lines=False, skipinitialspace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path, skip_blank_lines=False, skipinitialspace=True, index_col=False
+            )
     except FileNotFoundError:
         raise AnalysisError(f"{path}: no such file") from None
+    except pd.errors.ParserWarning:
+        raise AnalysisError(
+            f"{path}: its rows have more fields than its header; name all"
+        ) from None
     except (ValueError, OSError) as error:
         raise AnalysisError(f"{path} is no table that can be read ({error})") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        # pandas would take the first fields for an index, and every column for its neighbour.
-        raise AnalysisError(f"{path}: its rows have more fields than its header; name them all")
     table.index = pd.RangeIndex(2, len(table) + 2)
     return table.dropna(how="all")
 

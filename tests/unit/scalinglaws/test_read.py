@@ -85,6 +85,11 @@ def test_blank_lines_count_as_lines_and_are_no_rows(tmp_path: Path) -> None:
     assert read.methods == ["all"]
 
 
+def test_a_comma_at_the_end_of_each_row_shifts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "losses.csv").write_text("tokens,loss\n1000,3.5,\n2000,3.4,\n")
+    assert read_losses(tmp_path / "losses.csv").frame["tokens"].tolist() == [1000, 2000]
+
+
 def test_rows_of_a_frame_are_named_by_its_index() -> None:
     table = changed(3, "loss", np.nan).set_index(pd.Index(range(100, 116)))
     assert read_losses(table).left_out["where"].tolist() == ["row 103"]
@@ -277,7 +282,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "ragged.csv").write_text("tokens,loss\n1,2\n1,2,3,4\n")
     (tmp_path / "binary.csv").write_bytes(b"\x89PNG\xff\xfe")
-    (tmp_path / "shifted.csv").write_text("tokens,loss\n1,1000,3.5\n2,2000,3.4\n")
+    (tmp_path / "shifted.csv").write_text("tokens,loss\n0,1000,3.5\n1,2000,3.4\n")
     for name in ("empty.csv", "ragged.csv", "binary.csv", "shifted.csv"):
         with pytest.raises(AnalysisError, match=name):
             read_losses(tmp_path / name)
