@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from scalinglaws.estimation import Fit
-from scalinglaws.intervals import band
+from scalinglaws.bootstrap import Draws, band
+from scalinglaws.study import Study
 
 #: Okabe and Ito's colours, which colour-blind readers tell apart; markers tell them in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -36,11 +36,9 @@ def style_of(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     }
 
 
-def loss_against_tokens(
-    frame: pd.DataFrame, fits: dict[str, Fit], base_loss: float | None, out: Path
-) -> None:
+def loss_against_tokens(study: Study, out: Path) -> None:
     """Write ``out``.png and .pdf: seeds as points, curves with 95 % bands, the base loss."""
-    methods = list(dict.fromkeys(frame["method"]))
+    frame, base_loss, methods = study.losses.frame, study.base_loss, study.methods
     styles = style_of(methods)
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=_SIZE)
@@ -49,8 +47,8 @@ def loss_against_tokens(
             part = frame[frame["method"] == method]
             axes.plot(part["tokens"], part["loss"], marker, color=colour, ms=4, mew=0.6,
                       mfc="none", ls="none", label=method, zorder=3)  # fmt: skip
-            if method in fits:
-                _curve(axes, fits[method], frame["tokens"], colour)
+            if method in study.draws:
+                _curve(axes, study.draws[method], frame["tokens"], colour)
         if base_loss is not None:
             axes.axhline(base_loss, color="0.4", lw=0.8, ls=":")
             axes.annotate(f"base model {base_loss:.3f}", (1, base_loss), xytext=(-2, 2),
@@ -62,13 +60,13 @@ def loss_against_tokens(
         plt.close(figure)
 
 
-def _curve(axes: Axes, fit: Fit, tokens: pd.Series, colour: str) -> None:
+def _curve(axes: Axes, draws: Draws, tokens: pd.Series, colour: str) -> None:
     low, high = np.log(tokens.min()), np.log(tokens.max())
     margin = 0.05 * (high - low)
     grid = np.exp(np.linspace(low - margin, high + margin, 200))
-    axes.plot(grid, fit.predict(grid), color=colour, lw=1.2, zorder=2)
-    below, above = band(fit, grid)
-    if fit.converged and np.isfinite(below).all():
+    axes.plot(grid, draws.fit.predict(grid), color=colour, lw=1.2, zorder=2)
+    below, above = band(draws, grid)
+    if draws.fit.converged and np.isfinite(below).all():
         axes.fill_between(grid, below, above, color=colour, alpha=0.15, lw=0, zorder=1)
 
 
