@@ -16,7 +16,8 @@ from scalinglaws.problem import Problem
 Objective = Literal["squares", "huber"]
 #: Starts whose objective is this close, relatively, reached the same optimum.
 _SAME = 1e-6
-_CONVERGED = 1e-5
+#: A cosine of 1e-4 leaves 1e-8 of the objective to gain.
+_CONVERGED = 1e-4
 #: Condition of the scaled tangents beyond which parameters only move together.
 ILL_CONDITIONED = 1e4
 
