@@ -93,10 +93,12 @@ def wild(
 
 def noise(fit: Fit, clusters: npt.NDArray[np.int64]) -> Floats:
     """What each point's residual [n] would be without the pull of its own cluster."""
-    residuals = fit.problem.losses - fit.predict(fit.problem.x)
     if fit.degrees <= 0:
-        return np.zeros_like(residuals)
-    basis, _ = np.linalg.qr(tangents(fit, fit.problem.x))
+        return np.zeros(fit.points)
+    weights = np.ones(fit.points) if fit.problem.weights is None else fit.problem.weights
+    scale = np.sqrt(weights)
+    residuals = scale * (fit.problem.losses - fit.predict(fit.problem.x))
+    basis, _ = np.linalg.qr(scale[:, None] * tangents(fit, fit.problem.x))
     pooled = (residuals**2).sum() / fit.degrees
     freed = np.empty_like(residuals)
     for cluster in np.unique(clusters):
@@ -107,7 +109,7 @@ def noise(fit: Fit, clusters: npt.NDArray[np.int64]) -> Floats:
         if len(alone) == 1:
             alone = np.copysign(np.sqrt((alone**2 + pooled) / 2), alone)
         freed[own] = alone
-    return freed
+    return np.asarray(freed / scale)
 
 
 def _refit(fit: Fit, errors: Floats) -> Draws:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scalinglaws.errors import AnalysisError
 from scalinglaws.estimation import Fit, fit_law
-from scalinglaws.laws import Floats, Law, Points
+from scalinglaws.laws import Floats, Law, Mask, Points
 
 #: Differences in AICc under this are no evidence (Burnham and Anderson 2002, 2.6).
 CLOSE = 4.0
@@ -31,7 +31,7 @@ def aicc(fit: Fit) -> float:
     )
 
 
-def forecast(fit: Fit, kept: Floats) -> Fit | None:
+def forecast(fit: Fit, kept: Mask) -> Fit | None:
     """The same law on the points of the mask ``kept`` [n]; None where they are too few."""
     x: Points = fit.problem.x[kept]
     weights = None if fit.problem.weights is None else fit.problem.weights[kept]

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from scalinglaws.errors import AnalysisError
 
 Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64] | npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64] | Mask
 Terms = tuple[Floats | float, dict[str, Floats | float]]
 
 

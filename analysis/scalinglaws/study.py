@@ -94,12 +94,17 @@ class Study:
         """``count`` paired draws of ``law``, by method."""
         return wild(self.chosen, self.clusters, count, self.seed)
 
+    @property
+    def cluster_kind(self) -> str:
+        """What is resampled as one: ``budgets`` where the fit misses budgets' means."""
+        missed = [fit.tests.get("lack_of_fit", 1.0) for fit in self.chosen.values()]
+        return "budgets" if min(missed, default=1.0) < _LACK else "runs"
+
     @cached_property
     def clusters(self) -> dict[str, list[str]]:
-        """A label a point: its run, or its budget where the fit misses budgets' means."""
-        chosen = self.chosen
-        by_budget = any(fit.tests.get("lack_of_fit", 1.0) < _LACK for fit in chosen.values())
-        return {name: labels(self.part(name), by_budget) for name in chosen}
+        """A label a point: its run, or its budget."""
+        by_budget = self.cluster_kind == "budgets"
+        return {name: labels(self.part(name), by_budget) for name in self.chosen}
 
     def part(self, method: str) -> pd.DataFrame:
         """The rows of one method."""

@@ -1,0 +1,77 @@
+"""What the laws foresee beyond the data, and beyond part of the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scalinglaws.bootstrap import band, wild
+from scalinglaws.choice import forecast
+from scalinglaws.errors import AnalysisError
+from scalinglaws.estimation import Fit
+from scalinglaws.laws import Mask
+from scalinglaws.study import Study, labels
+
+#: How far beyond the largest budget a curve is looked at.
+FACTOR = 4.0
+FORECASTS = ["method", "law", "tokens", "loss", "ci_low", "ci_high"]
+HOLDOUT = ["law", "method", "tokens", "loss", "predicted", "ci_low", "ci_high", "relative_error"]
+
+
+def forecasts(study: Study, factor: float = FACTOR) -> pd.DataFrame:
+    """Each converged fit's loss at ``factor`` times the method's largest budget, with a band."""
+    rows = []
+    for method, by_law in study.fits.items():
+        for name, fit in by_law.items():
+            if not fit.converged:
+                continue
+            at = np.array([fit.problem.x.tokens.max() * factor])
+            drawn = wild({method: fit}, {method: _labels(study, method)}, seed=study.seed)[method]
+            low, high = band(drawn, at)
+            rows.append([method, name, at[0], fit.predict(at)[0], low[0], high[0]])
+    return pd.DataFrame(rows, columns=FORECASTS)
+
+
+def holdout(study: Study, count: int) -> pd.DataFrame:
+    """Each method's ``count`` largest budgets, forecast by each law from the smaller ones.
+
+    loss is the mean over seeds; ci_low and ci_high the band of the curve. Raises AnalysisError
+    where a method has no more budgets than are held out, or no law can be fitted to the rest.
+    """
+    rows = []
+    for method, by_law in study.fits.items():
+        frame = study.part(method)
+        budgets = np.unique(frame["budget"])
+        if len(budgets) <= count:
+            raise AnalysisError(
+                f"{method} has {len(budgets)} budgets, of which {count} cannot be held out"
+            )
+        kept = (frame["budget"] < budgets[-count]).to_numpy()
+        for fit in by_law.values():
+            rows += _held_out(study, method, fit, kept)
+    if not rows:
+        raise AnalysisError(
+            f"no law can be fitted to what is left without the {count} largest budgets"
+        )
+    return pd.DataFrame(rows, columns=HOLDOUT)
+
+
+def _held_out(study: Study, method: str, fit: Fit, kept: Mask) -> list[list[object]]:
+    without = forecast(fit, kept)
+    if without is None:
+        return []
+    frame = study.part(method)
+    own = [label for label, here in zip(_labels(study, method), kept, strict=True) if here]
+    drawn = wild({method: without}, {method: own}, seed=study.seed)[method]
+    rows: list[list[object]] = []
+    for budget, cells in frame[~kept].groupby("budget"):
+        at = fit.problem.x[(frame["budget"] == budget).to_numpy()][:1]
+        actual, predicted = float(cells["loss"].mean()), float(without.predict(at)[0])
+        low, high = (float(end[0]) for end in band(drawn, at))
+        rows.append([fit.law.name, method, budget, actual, predicted, low, high,
+                     predicted / actual - 1])  # fmt: skip
+    return rows
+
+
+def _labels(study: Study, method: str) -> list[str]:
+    return labels(study.part(method), study.cluster_kind == "budgets")
