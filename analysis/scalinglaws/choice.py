@@ -12,8 +12,9 @@ from scalinglaws.errors import AnalysisError
 from scalinglaws.estimation import Fit, fit_law
 from scalinglaws.laws import Floats, Law, Mask, Points
 
-#: Differences in AICc under this are no evidence (Burnham and Anderson 2002, 2.6).
-CLOSE = 4.0
+#: Laws this close in AICc are not ruled out (Burnham and Anderson 2002, 2.6: 4 to 7 is
+#: considerably less support, 10 essentially none).
+CLOSE = 7.0
 
 
 def aicc(fit: Fit) -> float:
