@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -88,7 +88,7 @@ def columns(table: Table) -> Iterator[Column]:
             continue
         values = list(table.frame.iloc[:, place])
         kind = table.formats.get(name) or _USUAL.get(name, "number")
-        heading = table.labels.get(name, name.replace("_", " "))
+        heading = table.labels.get(name, _HEADINGS.get(name, name.replace("_", " ")))
         texts = [cell_text(value, kind) for value in values]
         if name == estimate:
             heading += " [95 % CI]"
@@ -131,7 +131,17 @@ def tokens_text(value: float) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, Integral) else f"{value:.4g}".replace("e+", "e")
+    """Four digits; whole numbers in full, also those that missing ones beside made floats."""
+    if isinstance(value, Integral) or (float(value).is_integer() and abs(value) < 1e6):
+        return f"{int(value):,}"
+    if 1e4 <= abs(value) < 1e7:
+        return f"{float(f'{value:.4g}'):,.0f}"
+    return re.sub(r"e([-+])0*", lambda m: "e" + m[1].strip("+"), f"{value:.4g}")
+
+
+def _loss(value: Any) -> str:
+    """Four decimals; two digits of what these would make zero."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 5e-5 else _number(float(f"{value:.2g}"))
 
 
 #: How numbers of each kind are written; ``plain`` leaves them alone (seeds, years).
@@ -139,18 +149,19 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "number": _number,
     "plain": lambda value: f"{value:.12g}",
     "tokens": tokens_text,
-    "loss": lambda value: f"{value:.4f}",
+    "loss": _loss,
     "p": lambda value: "<0.001" if value < 0.001 else f"{value:.3f}",
     "percent": lambda value: f"{100 * value:.3g} %",
     "factor": lambda value: f"{value:.3g}×",
 }
 _USUAL = (
     dict.fromkeys(("budget", "tokens", "unique_tokens", "model_size", "largest"), "tokens")
-    | dict.fromkeys(("loss", "base_loss", "change", "difference", "residual_sd"), "loss")
+    | dict.fromkeys(("loss", "base_loss", "change", "difference"), "loss")
     | dict.fromkeys(("p", "p_holm"), "p")
     | dict.fromkeys(("accuracy", "share"), "percent")
     | {"multiplier": "factor", "seed": "plain"}
 )
+_HEADINGS = {"p_holm": "p (Holm)", "sse": "SSE", "aicc": "AICc", "delta_aicc": "ΔAICc", "f": "F"}
 
 
 def write_table(table: Table, directory: Path) -> list[Path]:
@@ -185,10 +196,9 @@ def latex(table: Table) -> str:
     Needs ``\usepackage{booktabs}`` and nothing else.
     """
     shown = list(columns(table))
-    lines = [" & ".join(escape_latex(column.heading) for column in shown) + r" \\", r"\midrule"]
+    lines = [_latex_row(column.heading for column in shown), r"\midrule"]
     for row in zip(*(column.cells for column in shown), strict=True):
-        # A bracket that opens a row would be read as the argument of the \\ before it.
-        lines.append("{}" + " & ".join(escape_latex(cell.text) for cell in row) + r" \\")
+        lines.append(_latex_row(cell.text for cell in row))
     alignment = "".join("r" if column.numeric else "l" for column in shown)
     notes = [rf"\par\smallskip\footnotesize {escape_latex(table.notes)}"] if table.notes else []
     body = [
@@ -207,11 +217,16 @@ def latex(table: Table) -> str:
     return "\n".join(body) + "\n"
 
 
+def _latex_row(texts: Iterable[str]) -> str:
+    # Without the braces, a bracket that opens a row would be an argument of what stands before it.
+    return "{}" + " & ".join(map(escape_latex, texts)) + r" \\"
+
+
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "−": "$-$", "∞": r"$\infty$", "×": r"$\times$", "—": "---", "\n": " ",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "−": "$-$", "∞": r"$\infty$", "×": r"$\times$", "—": "---", "Δ": r"$\Delta$", "\n": " ",
     "\N{NO-BREAK SPACE}": "~",
 }  # fmt: skip
 

@@ -92,6 +92,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         "A bitmap.",
                         "Two curves as a bitmap.",
                         png=drawn("png", "#009E73"),
+                        wide=True,
                     ),
                 ),
             ),
@@ -227,6 +228,8 @@ def test_a_figure_enlarges_zooms_and_closes(browser_page: Open, path: Path) -> N
     page.run("return document.querySelector('dialog img').decode()")
     fitted = large.size["width"]
     assert fitted > 600
+    view = "document.querySelector('.view')"
+    assert page.run(f"return {view}.scrollHeight <= {view}.clientHeight")
     ActionChains(page.driver).send_keys("+").perform()
     assert large.size["width"] > fitted * 1.2
     ActionChains(page.driver).send_keys(Keys.ESCAPE).perform()

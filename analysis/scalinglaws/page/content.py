@@ -28,6 +28,8 @@ class Sentence:
 class Figure:
     """A picture as SVG text or PNG bytes (SVG goes first); ``alt`` says what it shows.
 
+    A ``wide`` figure takes the whole width of the page, others share it.
+
     Raises AnalysisError where there is no picture or nothing in ``alt``.
     """
 
@@ -36,6 +38,7 @@ class Figure:
     alt: str
     svg: str | None = None
     png: bytes | None = None
+    wide: bool = False
 
     def __post_init__(self) -> None:
         check_stem(self.name)

@@ -81,7 +81,8 @@ function zoom(factor) {
 /* The width at which all of the figure is in view. */
 function fitted() {
   const shape = large.naturalWidth / large.naturalHeight;
-  return Math.min(view.clientWidth, view.clientHeight * shape);
+  // A pixel less in height, so that rounding brings no scroll bar.
+  return Math.min(view.clientWidth, (view.clientHeight - 1) * shape);
 }
 
 function enlarge(image) {
@@ -89,6 +90,7 @@ function enlarge(image) {
   large.alt = image.alt;
   dialog.showModal();
   scale = 1;
+  large.style.width = "0";
   large.decode().then(() => zoom(1));
   view.focus();
 }

@@ -89,8 +89,9 @@ def _figure(figure: Figure) -> str:
         assert figure.png, "a figure has a picture"
         kind, suffix, data = "image/png", "png", figure.png
     source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    wide = ' class="wide"' if figure.wide else ""
     return (
-        f'<figure id="figure-{figure.name}" data-file="{figure.name}.{suffix}">'
+        f'<figure id="figure-{figure.name}"{wide} data-file="{figure.name}.{suffix}">'
         f'<div class="card"><img src="{source}" alt="{escape(figure.alt)}"></div>'
         f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
     )

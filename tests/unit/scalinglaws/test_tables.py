@@ -52,7 +52,13 @@ TABLE = Table("losses", "Losses of 3 methods & more", FRAME, {"tokens": "trainin
         (0.875, "percent", "87.5 %"),
         (1.234, "factor", "1.23×"),
         (1234567, "number", "1,234,567"),
-        (2e-7, "number", "2e−07"),
+        (2e-7, "number", "2e−7"),
+        (1.2446e15, "number", "1.245e15"),
+        (12345.0, "number", "12,345"),
+        (392_345.6, "number", "392,300"),
+        (1e100, "number", "1e100"),
+        (-1.23e-5, "loss", "−1.2e−5"),
+        (0.0, "loss", "0.0000"),
         (3000.0, "plain", "3000"),
         (np.nan, "loss", "—"),
         (None, "number", "—"),
@@ -124,7 +130,9 @@ def test_latex_has_booktabs_a_label_and_no_bare_special_character() -> None:
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
 def test_latex_compiles_in_an_article(tmp_path: Path) -> None:
-    write_table(TABLE, tmp_path)
+    hostile = "\\{}&%$#_~^<>|\"'−∞×—Δ é [x]"
+    frame = pd.DataFrame({"[name]": ["[1]", hostile, "*"], hostile: 1.0})
+    write_table(Table("losses", hostile, frame, notes=hostile), tmp_path)
     document = (
         r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{losses.tex}"
         r"Table~\ref{tab:losses}\end{document}"
@@ -135,7 +143,7 @@ def test_latex_compiles_in_an_article(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-@pytest.mark.parametrize("character", list('\\{}&%$#_~^<>|"'))
+@pytest.mark.parametrize("character", list("\\{}&%$#_~^<>|"))
 def test_each_special_character_is_escaped(character: str) -> None:
     assert escape_latex(f"a{character}b") not in (f"a{character}b", "ab")
 
