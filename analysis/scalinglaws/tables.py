@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype, is_scalar
 
 from scalinglaws.errors import AnalysisError
 
@@ -91,12 +92,13 @@ def columns(table: Table) -> Iterator[Column]:
         heading = table.labels.get(name, _HEADINGS.get(name, name.replace("_", " ")))
         texts = [cell_text(value, kind) for value in values]
         if name == estimate:
-            heading += " [95 % CI]"
+            heading += " [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]"
             ends = zip(table.frame[_LOW], table.frame[_HIGH], strict=True)
             intervals = [interval_text(low, high, kind) for low, high in ends]
             texts = [" ".join(filter(None, pair)) for pair in zip(texts, intervals, strict=True)]
         cells = (Cell(t, _sort_value(v)) for t, v in zip(texts, values, strict=True))
-        numeric = any(_sort_value(v) is not None for v in values)
+        dtype = table.frame.dtypes.iloc[place]
+        numeric = is_numeric_dtype(dtype) and not is_bool_dtype(dtype)
         yield Column(heading, tuple(cells), numeric)
 
 
@@ -237,7 +239,7 @@ def escape_latex(text: str) -> str:
 
 
 def _missing(value: object) -> bool:
-    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+    return bool(is_scalar(value) and pd.isna(value))
 
 
 def _sort_value(value: object) -> float | None:

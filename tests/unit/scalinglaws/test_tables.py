@@ -90,8 +90,14 @@ def test_an_open_end_is_told_from_a_missing_interval() -> None:
 
 def test_an_interval_shares_the_cell_of_its_estimate() -> None:
     shown = {column.heading: column for column in columns(TABLE)}
-    assert list(shown) == ["method", "training tokens", "loss [95 % CI]", "paired", "seed"]
-    estimates = shown["loss [95 % CI]"]
+    assert list(shown) == [
+        "method",
+        "training tokens",
+        "loss [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]",
+        "paired",
+        "seed",
+    ]
+    estimates = shown["loss [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]"]
     assert [cell.text for cell in estimates.cells] == ["0.3333 [0.1000, open]", "−3.1416 [−∞, ∞]",
                                                        "∞"]  # fmt: skip
     assert [cell.value for cell in estimates.cells] == [1 / 3, -np.pi, np.inf]
