@@ -46,6 +46,9 @@ def command(
     for note in notes:
         click.echo(f"before it can run: {note}")
     if dry_run:
+        from hpcscale.pipeline.power import power_lines
+
+        click.echo("\n".join(power_lines(sweep)))
         click.echo(dry_run_text(sweep, plan))
         return
     if follow is False and sweep.executor == "local" and plan.start:
