@@ -50,6 +50,12 @@ def test_a_table_gives_grid_noise_and_curve(tmp_path: Path) -> None:
     assert "seed sd 0.001 nats (stated)" in more
 
 
+def test_a_pilot_of_one_method_plans_a_comparison(tmp_path: Path) -> None:
+    table = tmp_path / "losses.csv"
+    table.write_text("".join(line for line in LOSSES.splitlines(True) if "other" not in line))
+    assert "2 methods x 5 budgets" in plan_power(table).output
+
+
 def test_a_poor_grid_is_warned_of() -> None:
     output = plan_power("--budgets", "1M,2M", "--noise", 0.05, "--seeds", 2).output
     assert "warning: 2 budgets cannot give a curve: the power law needs 3 or more" in output

@@ -82,8 +82,9 @@ def _read(
         pilot = read_inputs(inside if inside.is_dir() else source, columns_of(columns))
         frame = pilot.losses.frame
         cells = frame.groupby(["method", "budget"]).size()
+        # A pilot of one method stands for a comparison with another.
         grid = Design(tuple(frame["budget"].unique()), int(cells.median()),
-                      len(pilot.losses.methods))  # fmt: skip
+                      max(2, len(pilot.losses.methods)))  # fmt: skip
     if grid is None and budgets is None:
         raise click.UsageError("name a sweep file, a run or a CSV, or give --budgets 1M:300M:6")
     return Design(
