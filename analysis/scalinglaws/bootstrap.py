@@ -6,10 +6,11 @@ A cluster is a run, or all of a budget where the budgets' means scatter more tha
 Clusters that carry the same label get the same number in every method: differences are paired.
 
 Few points make residuals too small and normal quantiles too narrow. A cluster's residuals are
-therefore those of the fit without it (the jackknife's, CR3), for single points averaged in square
-with the variance of all; and each draw's are scaled by sqrt(degrees / chi2 draw), so that
-quantiles of the draws are Student's t, whatever is computed from them. docs/analysis.md shows the
-coverage.
+therefore those of the fit without it (the jackknife's, CR3), single points' are mixed with those of
+points drawn at random, for one residual says little of its own variance; and each draw's are scaled
+by sqrt(degrees / chi2 draw), so that quantiles of the draws are Student's t, whatever is computed
+from them. All of it is linear in the residuals: what methods have in common cancels in their
+differences. docs/analysis.md shows the coverage.
 """
 
 from __future__ import annotations
@@ -82,13 +83,31 @@ def wild(
     place = {label: index for index, label in enumerate(labels)}
     multipliers = rng.choice(np.concatenate([-_WEBB, _WEBB]), size=(draws, len(labels)))
     level = rng.random(draws)
+    partners = rng.random(multipliers.shape)
+    others = rng.choice(np.concatenate([-_WEBB, _WEBB]), size=multipliers.shape)
     drawn = {}
     for name, fit in fits.items():
         own = np.array([place[label] for label in clusters[name]])
+        errors = multipliers[:, own] * noise(fit, own)
+        alone = np.bincount(own)[own] == 1
+        pooled = others[:, own] * _pooled(fit, own, partners[:, own])
+        errors[:, alone] = ((errors + pooled) / np.sqrt(2))[:, alone]
         degrees = max(len(np.unique(own)) - fit.free_parameters, 1)
         scale = np.sqrt(degrees / stats.chi2.ppf(level, degrees))
-        drawn[name] = _refit(fit, multipliers[:, own] * scale[:, None] * noise(fit, own))
+        drawn[name] = _refit(fit, scale[:, None] * errors)
     return drawn
+
+
+def _pooled(fit: Fit, clusters: npt.NDArray[np.int64], partners: Floats) -> Floats:
+    """Residuals [R, n] of points drawn by ``partners`` in [0, 1), of the variance of the noise.
+
+    Points are counted in the order of their clusters: methods with the same runs draw the same.
+    """
+    if fit.degrees <= 0:
+        return np.zeros_like(partners)
+    residuals = fit.problem.losses - fit.predict(fit.problem.x)
+    ordered = residuals[np.argsort(clusters, kind="stable")] * np.sqrt(fit.points / fit.degrees)
+    return np.asarray(ordered[(partners * fit.points).astype(int)])
 
 
 def noise(fit: Fit, clusters: npt.NDArray[np.int64]) -> Floats:
@@ -99,16 +118,12 @@ def noise(fit: Fit, clusters: npt.NDArray[np.int64]) -> Floats:
     scale = np.sqrt(weights)
     residuals = scale * (fit.problem.losses - fit.predict(fit.problem.x))
     basis, _ = np.linalg.qr(scale[:, None] * tangents(fit, fit.problem.x))
-    pooled = (residuals**2).sum() / fit.degrees
     freed = np.empty_like(residuals)
     for cluster in np.unique(clusters):
         own = clusters == cluster
         within = np.eye(int(own.sum())) - basis[own] @ basis[own].T
         share, axes = np.linalg.eigh(within)
-        alone = axes @ ((axes.T @ residuals[own]) / np.maximum(share, _SHARE))
-        if len(alone) == 1:
-            alone = np.copysign(np.sqrt((alone**2 + pooled) / 2), alone)
-        freed[own] = alone
+        freed[own] = axes @ ((axes.T @ residuals[own]) / np.maximum(share, _SHARE))
     return np.asarray(freed / scale)
 
 

@@ -44,7 +44,7 @@ def starts(problem: Problem) -> Floats:
     low, high = problem.bounds
     if len(low) <= 2:
         axes = [np.linspace(a, b, _A_SIDE + 2)[1:-1] for a, b in zip(low, high, strict=True)]
-        return np.array(list(itertools.product(*axes))).reshape(-1, len(low))
+        return np.array(list(itertools.product(*axes))).reshape(_A_SIDE ** len(low), len(low))
     cube = qmc.Sobol(len(low), seed=0).random(_SPREAD)
     return np.asarray(low + (0.05 + 0.9 * cube) * (high - low))
 
