@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from scalinglaws.errors import AnalysisError
-from scalinglaws.huber import DELTA, minimise_huber, start_from
+from scalinglaws.huber import DELTA, minimise_from
 from scalinglaws.laws import Floats, Law, Points
 from scalinglaws.minimise import Minimum, bounds_hit, minimise, starts
 from scalinglaws.problem import Problem
@@ -135,7 +135,7 @@ def fit_law(
     if objective == "squares":
         reached = minimise(problem, logs)
     else:
-        reached = minimise_huber(problem, start_from(problem, logs), delta)
+        reached = minimise_from(problem, logs, delta)
     fit = _best(problem, reached, delta if objective == "huber" else None)
     return with_intervals(fit) if intervals else fit
 

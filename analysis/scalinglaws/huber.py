@@ -7,7 +7,7 @@ beyond. With the usual delta of 1e-3 it is nearly the sum of absolute residuals.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -36,6 +36,17 @@ def start_from(problem: Problem, logs: Floats) -> Floats:
     reached = minimise(replace(problem, weights=weights), logs)
     amplitudes = np.maximum(reached.amplitudes, np.exp(-_AMPLITUDES))
     return np.concatenate([np.log(amplitudes), reached.logs], axis=1)
+
+
+def minimise_from(problem: Problem, logs: Floats, delta: float = DELTA) -> Minimum:
+    """The minimum that each start of log shapes [R, p] leads to, by way of least squares.
+
+    Starts that least squares brings to the same place go on as one.
+    """
+    begun = start_from(problem, logs)
+    _, first, back = np.unique(begun.round(6), axis=0, return_index=True, return_inverse=True)
+    reached = minimise_huber(problem, begun[first], delta)
+    return Minimum(*(getattr(reached, each.name)[back.reshape(-1)] for each in fields(reached)))
 
 
 def minimise_huber(problem: Problem, start: Floats, delta: float = DELTA) -> Minimum:
