@@ -1,0 +1,139 @@
+"""Differences of mean losses at each budget, by pairs of runs with one seed where there are such.
+
+Few seeds say little of the noise. The variance is therefore pooled over budgets, unless Bartlett's
+test refutes that it is the same at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from scalinglaws.compare.holm import holm
+from scalinglaws.laws import Floats
+
+DIFFERENCES = ["method", "reference", "budget", "difference", "ci_low", "ci_high", "p", "p_holm",
+               "pairs", "paired"]  # fmt: skip
+#: Level of Bartlett's test, and of the intervals.
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, runs, variance of one run, and its degrees of freedom, by budget.
+
+    bartlett: p value of equal variances; pooled: whether the variances are pooled.
+    """
+
+    by_budget: dict[float, tuple[float, int, float, float]]
+    bartlett: float
+    pooled: bool
+
+
+def spread(budgets: Floats, cells: Floats, values: Floats) -> Spread:
+    """Of values [n] at budgets [n]; the spread is that within ``cells`` [n] of a budget."""
+    _, place = np.unique(cells, return_inverse=True)
+    counts = np.bincount(place)
+    apart = values - (np.bincount(place, values) / counts)[place]
+    at = {budget: budgets == budget for budget in np.unique(budgets)}
+    degrees = {b: int(here.sum()) - len(np.unique(place[here])) for b, here in at.items()}
+    squares = {b: float((apart[here] ** 2).sum()) for b, here in at.items()}
+    samples = [apart[here] for b, here in at.items() if degrees[b] > 0 and squares[b] > 0]
+    bartlett = float(stats.bartlett(*samples).pvalue) if len(samples) > 1 else np.nan
+    pooled = not bartlett < _LEVEL
+    total, summed = sum(degrees.values()), sum(squares.values())
+    found = {}
+    for budget, here in at.items():
+        own, over = (total, summed) if pooled else (degrees[budget], squares[budget])
+        variance = over / own if own else np.nan
+        found[float(budget)] = (float(values[here].mean()), int(here.sum()), variance, float(own))
+    return Spread(found, bartlett, pooled)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One method against another: what is paired, and what each has alone."""
+
+    paired: Spread | None
+    first: Spread
+    second: Spread
+
+    def rows(self) -> Iterator[list[object]]:
+        """Budget, difference, its interval's ends, p, pairs and paired, of the budgets of both."""
+        for budget in self.first.by_budget:
+            if self.paired is not None and budget in self.paired.by_budget:
+                mean, count, variance, degrees = self.paired.by_budget[budget]
+                error = variance / count
+                yield [budget, *_t_test(mean, error, degrees), count, True]
+            elif budget in self.second.by_budget:
+                arms = [self.first.by_budget[budget], self.second.by_budget[budget]]
+                errors = np.array([variance / count for _, count, variance, _ in arms])
+                # Welch and Satterthwaite's degrees.
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    rest = (errors**2 / np.array([arm[3] for arm in arms])).sum()
+                    degrees = errors.sum() ** 2 / rest
+                mean = arms[0][0] - arms[1][0]
+                yield [budget, *_t_test(mean, errors.sum(), degrees), 0, False]
+
+
+def _t_test(mean: float, error: float, degrees: float) -> list[float]:
+    """Mean, interval, p, of a mean with squared standard error ``error``.
+
+    Runs that do not differ at all measure no noise: only a difference of 0 then has a p value.
+    """
+    if mean == 0 and error == 0:
+        return [0.0, 0.0, 0.0, 1.0]
+    if not (error > 0 and degrees > 0):
+        return [mean, np.nan, np.nan, np.nan]
+    scale = np.sqrt(error)
+    half = stats.t.ppf(1 - _LEVEL / 2, degrees) * scale
+    return [mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / scale, degrees))]
+
+
+def contrast(frame: pd.DataFrame, method: str, reference: str) -> Contrast:
+    """Of two methods in a frame with method, budget, loss, and perhaps seed and model_size."""
+    first, second = (frame[frame["method"] == name] for name in (method, reference))
+    return Contrast(_paired(first, second), _alone(first), _alone(second))
+
+
+def _paired(first: pd.DataFrame, second: pd.DataFrame) -> Spread | None:
+    if "seed" not in first:
+        return None
+    keys = [key for key in ("budget", "model_size", "seed") if key in first]
+    if first[keys].duplicated().any() or second[keys].duplicated().any():
+        return None
+    both = first[first["seed"].notna()].merge(second, on=keys, suffixes=("", "_second"))
+    if both.empty:
+        return None
+    return _alone(both.assign(loss=both["loss"] - both["loss_second"]))
+
+
+def _alone(part: pd.DataFrame) -> Spread:
+    budgets = part["budget"].to_numpy(float)
+    cells = budgets
+    if "model_size" in part:
+        cells = part.groupby(["budget", "model_size"], dropna=False).ngroup().to_numpy(float)
+    return spread(budgets, cells, part["loss"].to_numpy(float))
+
+
+def contrasts(frame: pd.DataFrame, reference: str) -> dict[str, Contrast]:
+    """Of every other method to the reference, in the frame's order."""
+    methods = dict.fromkeys(frame["method"])
+    return {m: contrast(frame, m, reference) for m in methods if m != reference}
+
+
+def differences(against: dict[str, Contrast], reference: str) -> pd.DataFrame:
+    """Of ``contrasts``: method less reference in nats a token, 95 % t interval, p, Holm's over all.
+
+    pairs: runs with a common seed; where there are none, the test is Welch's and ``paired`` False.
+    A single pair or run without a pooled variance has no interval.
+    """
+    rows = [[method, reference, *row] for method, each in against.items() for row in each.rows()]
+    columns = [name for name in DIFFERENCES if name != "p_holm"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame.insert(DIFFERENCES.index("p_holm"), "p_holm", holm(frame["p"]))
+    return frame

@@ -1,0 +1,159 @@
+"""Exact tests of the hypothesis that a method's name does not matter: names are exchanged.
+
+Names are exchanged within a block: the runs of one budget and seed where methods share seeds, else
+those of one budget. Nothing is assumed of the noise, so that few runs can show little: the least p
+value that a design can give is told.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from scalinglaws.compare.holm import holm
+from scalinglaws.compare.nested import ALL, ONE, groups_of
+from scalinglaws.estimation import Fit, tangents
+from scalinglaws.laws import Floats
+from scalinglaws.study import Study
+
+PERMUTATION = ["methods", "statistic", "p", "p_holm", "least_p", "arrangements", "exact"]
+#: Up to this many arrangements all are tried; of more, so many are drawn.
+_ALL, _DRAWS = 2**14, 10_000
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Arrangements:
+    """labels [R, n]: the method of each run; as it was in the first row of drawn ones.
+
+    count: how many arrangements there are; exact: whether all are here; least_p: what p can be
+    at the least.
+    """
+
+    labels: Labels
+    count: float
+    exact: bool
+    least_p: float
+
+
+def arrange(labels: Labels, blocks: Labels, seed: int = 0) -> Arrangements:
+    """All exchanges of labels [n] within blocks [n], or 10,000 drawn ones."""
+    members = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
+    count = math.prod(_exchanges(labels[own]) for own in members)
+    exact = count <= _ALL
+    rows = _every(labels, members) if exact else _drawn(labels, members, seed)
+    # Names that are exchanged everywhere give the same statistic.
+    methods = len(np.unique(labels))
+    balanced = all(len(set(np.bincount(labels[own], minlength=methods))) == 1 for own in members)
+    least = (math.factorial(methods) if balanced else 1) / count
+    return Arrangements(rows, float(count), exact, least if exact else max(least, 1 / (1 + _DRAWS)))
+
+
+def _exchanges(labels: Labels) -> int:
+    return math.factorial(len(labels)) // math.prod(
+        math.factorial(int(number)) for number in np.bincount(labels)
+    )
+
+
+def _every(labels: Labels, members: list[Labels]) -> Labels:
+    ways = [np.array(sorted(set(itertools.permutations(labels[own])))) for own in members]
+    chosen = np.indices([len(way) for way in ways]).reshape(len(ways), -1)
+    rows = np.empty((chosen.shape[1], len(labels)), dtype=np.int64)
+    for own, way, pick in zip(members, ways, chosen, strict=True):
+        rows[:, own] = way[pick]
+    return rows
+
+
+def _drawn(labels: Labels, members: list[Labels], seed: int) -> Labels:
+    rng = np.random.default_rng(seed)
+    rows = np.repeat(labels[None], _DRAWS + 1, axis=0)
+    for own in members:
+        rows[1:, own] = rng.permuted(rows[1:, own], axis=1)
+    return rows
+
+
+def p_value(statistic: Floats, actual: float, exact: bool) -> float:
+    """Share of arrangements [R] whose statistic is as large; those that tie to rounding count.
+
+    The arrangement as it was is among them.
+    """
+    reached = statistic >= actual - 1e-9 * max(abs(actual), 1e-300)
+    return float(reached.mean()) if exact else float((1 + reached[1:].sum()) / len(statistic))
+
+
+def mean_spread(values: Floats, labels: Labels, blocks: Labels) -> Floats:
+    """Spread [R] of the methods' mean losses, each less its block's: by labels [R, n]."""
+    _, place = np.unique(blocks, return_inverse=True)
+    apart = values - (np.bincount(place, values) / np.bincount(place))[place]
+    total = np.zeros(len(labels))
+    for method in np.unique(labels[0]):
+        mine = labels == method
+        total += (mine @ apart) ** 2 / mine.sum(axis=1)
+    return total
+
+
+def curve_gain(one: Fit, labels: Labels) -> Floats:
+    """Squares [R] that a curve for each method takes from those of one curve for all, to first
+    order: the residuals' projections on each method's tangents.
+    """
+    problem = one.problem
+    scale = np.ones(one.points) if problem.weights is None else np.sqrt(problem.weights)
+    slopes = tangents(one, problem.x) * scale[:, None]
+    slopes, _ = np.linalg.qr(slopes)
+    pull = slopes * (scale * (problem.losses - one.predict(problem.x)))[:, None]
+    products = (slopes[:, :, None] * slopes[:, None, :]).reshape(len(slopes), -1)
+    size = slopes.shape[1]
+    total = np.zeros(len(labels))
+    for method in np.unique(labels[0]):
+        mine = (labels == method).astype(float)
+        along = mine @ pull
+        normal = (mine @ products).reshape(-1, size, size) + 1e-12 * np.eye(size)
+        moved = np.linalg.solve(normal, along[..., None])[..., 0]
+        total += np.einsum("rk,rk->r", along, moved)
+    return total
+
+
+def permutation(study: Study, fits: Mapping[str, Mapping[str, Fit]]) -> pd.DataFrame:
+    """Tests of ``joint_fits``: of the mean losses, and of the curves.
+
+    statistic: ``mean loss`` or ``curve``. least_p: the least p value that the design can give.
+    """
+    frame = pd.DataFrame(list(_rows(study, fits)), columns=PERMUTATION)
+    pairs = frame["methods"] != ALL
+    for _, part in frame[pairs].groupby("statistic"):
+        frame.loc[part.index, "p_holm"] = holm(part["p"])
+    return frame
+
+
+def _rows(study: Study, fits: Mapping[str, Mapping[str, Fit]]) -> Iterator[list[object]]:
+    for name, methods in groups_of(study.methods).items():
+        parts = pd.concat([study.part(method) for method in methods])
+        places = {method: place for place, method in enumerate(methods)}
+        labels = np.asarray(parts["method"].map(places), np.int64)
+        blocks = _blocks(parts)
+        found = arrange(labels, blocks, study.seed)
+        tests = {"mean loss": mean_spread(parts["loss"].to_numpy(float), found.labels, blocks)}
+        if name in fits and len(fits[name][ONE].problem.x) == len(parts):
+            tests["curve"] = curve_gain(fits[name][ONE], found.labels)
+        actual = np.flatnonzero((found.labels == labels).all(axis=1))[0]
+        for statistic, values in tests.items():
+            p = p_value(values, float(values[actual]), found.exact)
+            yield [name, statistic, p, p, found.least_p, found.count, found.exact]
+
+
+def _blocks(frame: pd.DataFrame) -> Labels:
+    keys = [key for key in ("budget", "model_size", "seed") if key in frame]
+    if "seed" in keys and not _shared_seeds(frame, keys):
+        keys.remove("seed")
+    return np.asarray(frame.groupby(keys, dropna=False).ngroup(), np.int64)
+
+
+def _shared_seeds(frame: pd.DataFrame, keys: list[str]) -> bool:
+    return frame["seed"].notna().all() and bool(frame[keys].duplicated().any())
