@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from scalinglaws.compare.differences import contrasts, differences
 from scalinglaws.design import Design, Effect, Noise, assumed_curve
 from scalinglaws.errors import AnalysisError
 from scalinglaws.estimation import Fit, fit_law, tangents
@@ -79,6 +80,29 @@ def test_a_multiplier_is_seen_as_often_as_its_shape_is_found_in_the_differences(
     assert 0.3 < seen < 0.99
 
 
+def swept(first: Floats, second: Floats) -> pd.DataFrame:
+    """Losses [b, s] of ``random`` and ``other`` on GRID."""
+    tokens, seeds = np.repeat(GRID.tokens, 3), np.tile(np.arange(3), 5)
+    parts = [
+        pd.DataFrame({"method": name, "tokens": tokens, "seed": seeds, "loss": losses.ravel()})
+        for name, losses in (("random", first), ("other", second))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_our_own_comparison_sees_a_difference_at_one_budget_as_often_as_planned() -> None:
+    seen = []
+    for first, second in zip(*simulated(np.full(5, 0.006), GRID, NOISE, 300), strict=True):
+        frame = swept(first, second)
+        against = contrasts(frame.assign(budget=frame["tokens"]), "random")
+        found = differences(against, "random")
+        assert found["paired"].all()
+        seen.append(found["p"].iloc[-1] < 0.05)
+    planned = row(power(Effect(0.006), GRID, NOISE), "one budget")["power"]
+    assert np.mean(seen) == pytest.approx(planned, abs=0.07)
+    assert 0.5 < planned < 0.95
+
+
 def fitted(losses: Floats, design: Design, curve: Fit) -> Fit:
     tokens = np.repeat(design.tokens, design.seeds)
     return fit_law(curve.law, tokens, losses.ravel(), intervals=False, begin=curve.logs[None])
@@ -104,14 +128,9 @@ def test_fitted_curves_differ_at_the_largest_budget_as_often_as_planned() -> Non
 @pytest.mark.slow
 def test_the_paired_bootstrap_sees_a_difference_as_often_as_planned() -> None:
     pairs = zip(*simulated(np.full(5, 0.005), GRID, NOISE, 60), strict=True)
-    tokens, seeds = np.repeat(GRID.tokens, 3), np.tile(np.arange(3), 5)
     seen = 0
     for first, second in pairs:
-        parts = [
-            pd.DataFrame({"method": name, "tokens": tokens, "seed": seeds, "loss": losses.ravel()})
-            for name, losses in (("random", first), ("other", second))
-        ]
-        draws = study(read_losses(pd.concat(parts, ignore_index=True)), ["power"]).resample(300)
+        draws = study(read_losses(swept(first, second)), ["power"]).resample(300)
         apart = [draws[name].predict(GRID.tokens)[:, -1] for name in ("other", "random")]
         low, high = np.quantile(apart[0] - apart[1], [0.025, 0.975])
         seen += low > 0 or high < 0
@@ -138,9 +157,9 @@ def test_one_seed_says_nothing_of_a_single_budget() -> None:
 
 def test_required_seeds_suffice_and_fewer_do_not() -> None:
     effect = Effect(0.0015)
-    table = required(effect, NOISE, GRID)
-    assert list(table["budgets"]) == [3, 4, 5, 6, 8]
-    for count, seeds, cells in table[["budgets", "seeds", "cells"]].to_numpy(int):
+    grids = required(effect, NOISE, GRID)
+    assert list(grids["budgets"]) == [3, 4, 5, 6, 8]
+    for count, seeds, cells in grids[["budgets", "seeds", "cells"]].to_numpy(int):
         assert cells == 2 * count * seeds
         grid = replace(GRID, budgets=tuple(np.geomspace(1e6, 1e8, count)))
         enough, fewer = (
