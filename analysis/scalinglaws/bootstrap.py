@@ -105,17 +105,22 @@ def _pooled(fit: Fit, clusters: npt.NDArray[np.int64], partners: Floats) -> Floa
     """
     if fit.degrees <= 0:
         return np.zeros_like(partners)
-    residuals = fit.problem.losses - fit.predict(fit.problem.x)
+    scale = _scale(fit)
+    residuals = scale * (fit.problem.losses - fit.predict(fit.problem.x))
     ordered = residuals[np.argsort(clusters, kind="stable")] * np.sqrt(fit.points / fit.degrees)
-    return np.asarray(ordered[(partners * fit.points).astype(int)])
+    return np.asarray(ordered[(partners * fit.points).astype(int)] / scale)
+
+
+def _scale(fit: Fit) -> Floats:
+    """What makes the residuals [n] of one variance, by the fit's weights."""
+    return np.ones(fit.points) if fit.problem.weights is None else np.sqrt(fit.problem.weights)
 
 
 def noise(fit: Fit, clusters: npt.NDArray[np.int64]) -> Floats:
     """What each point's residual [n] would be without the pull of its own cluster."""
     if fit.degrees <= 0:
         return np.zeros(fit.points)
-    weights = np.ones(fit.points) if fit.problem.weights is None else fit.problem.weights
-    scale = np.sqrt(weights)
+    scale = _scale(fit)
     residuals = scale * (fit.problem.losses - fit.predict(fit.problem.x))
     basis, _ = np.linalg.qr(scale[:, None] * tangents(fit, fit.problem.x))
     freed = np.empty_like(residuals)

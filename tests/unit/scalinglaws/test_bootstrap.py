@@ -108,6 +108,22 @@ def test_noise_of_a_cluster_is_its_residuals_to_the_fit_without_it(size: int) ->
         assert freed[own] == pytest.approx(fit.problem.losses[own] - design(fit)[own] @ without)
 
 
+def test_weighted_errors_are_drawn_in_proportion_to_what_weights_say() -> None:
+    """A weighted mean: its variance is s^2 over the sum of weights (leverages included)."""
+    rng = np.random.default_rng(3)
+    weights = np.geomspace(0.05, 4, 30)
+    losses = 3 + rng.normal(0, 0.01, 30) / np.sqrt(weights)
+    fit = fit_law(Level(), np.full(30, 1e6), losses, weights, intervals=False)
+    low, high = quantiles(wild({"": fit}, {"": one_each(fit)}, 20_000)[""].values("E"))
+    center = np.average(losses, weights=weights)
+    leverage = weights / weights.sum()
+    squares = weights * (losses - center) ** 2
+    pooled = squares.sum() / 29
+    spread = (leverage * (squares / (1 - leverage) ** 2 + pooled) / 2).sum() / weights.sum()
+    half = stats.t.ppf(0.975, 29) * np.sqrt(spread)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.06)
+
+
 def two_methods() -> dict[str, Fit]:
     """Two methods whose seeds have nearly the same luck."""
     rng = np.random.default_rng(4)
