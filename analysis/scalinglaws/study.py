@@ -121,7 +121,8 @@ def labels(frame: pd.DataFrame, by_budget: bool) -> list[str]:
         return list(budgets)
     if "run" in frame and frame["run"].notna().all():
         return list(frame["run"].astype(str))
-    seeds = frame["seed"] if "seed" in frame else frame.groupby("budget").cumcount()
+    known = "seed" in frame and bool(frame["seed"].notna().all())
+    seeds = frame["seed"] if known else frame.groupby("budget").cumcount()
     sizes = frame["model_size"].astype(str) if "model_size" in frame else ""
     return list(budgets + "/" + seeds.astype(str) + "/" + sizes)
 

@@ -19,6 +19,7 @@ _STEPS = 200
 _SAME = 1e-9
 #: Share of draws that cross from which a verdict of no crossing is open.
 _OPEN = 0.05
+_UNSURE = "how sure that is the fits cannot tell, which go through all points"
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,12 @@ def _rows(a: str, first: Curves, b: str, second: Curves) -> Iterator[list[object
     if np.abs(gap.values[0]).max() < _SAME * levels[0].max():
         yield [a, b, np.nan, np.nan, np.nan, np.nan, f"The curves of {a} and {b} are the same."]
         return
-    share = float(gap.crossings[1:].any(axis=1).mean())
+    known = min(first.fit.degrees, second.fit.degrees) > 0
+    share = float(gap.crossings[1:].any(axis=1).mean()) if known else np.nan
     steps = np.flatnonzero(gap.crossings[0])
     if not len(steps):
         lower = a if gap.values[0, 0] < 0 else b
-        text = f"{a} and {b} do not cross {between}: {lower} is lower throughout"
-        others = f"; {_percent(share)} of draws cross there"
-        text += "." if share == 0 else f"{others}{', so that this is open' * (share > _OPEN)}."
+        text = f"{a} and {b} do not cross {between}: {lower} is lower throughout{_share(share)}."
         yield [a, b, np.nan, np.nan, np.nan, share, text]
         return
     for step in steps:
@@ -101,7 +101,10 @@ def _rows(a: str, first: Curves, b: str, second: Curves) -> Iterator[list[object
         text = (
             f"{a} and {b} cross at {tokens_text(at)} tokens ({_ends(*ends)}), with {better[0]} "
             f"lower before and {better[1]} after; {_percent(share)} of draws cross {between}"
-        )
+            if known else
+            f"{a} and {b} cross at {tokens_text(at)} tokens, with {better[0]} lower before and "
+            f"{better[1]} after; {_UNSURE}"
+        )  # fmt: skip
         beyond = "; this lies beyond the measured budgets" if at > high else ""
         yield [a, b, at, *ends, share, f"{text}{beyond}."]
 
@@ -110,9 +113,16 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def _share(share: float) -> str:
+    """What follows a verdict of no crossing."""
+    if np.isnan(share):
+        return f"; {_UNSURE}"
+    if share == 0:
+        return ""
+    return f"; {_percent(share)} of draws cross there{', so that this is open' * (share > _OPEN)}"
+
+
 def _ends(low: float, high: float) -> str:
-    if np.isnan(low):
-        return "no interval: no degrees of freedom"
     if low <= 0 and np.isinf(high):
         return "95 % CI open on both sides: it may be nowhere in the range"
     first = "open below" if low <= 0 else f"from {tokens_text(low)}"

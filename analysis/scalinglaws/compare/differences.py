@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,16 +21,29 @@ DIFFERENCES = ["method", "reference", "budget", "difference", "ci_low", "ci_high
                "pairs", "paired"]  # fmt: skip
 #: Level of Bartlett's test, and of the intervals.
 _LEVEL = 0.05
+#: Nats; less than this is rounding, not noise.
+_ROUNDING = 1e-12
+
+
+class Cell(NamedTuple):
+    """Mean of some runs at a budget, their number, the variance of one, and its degrees."""
+
+    mean: float
+    runs: int
+    variance: float
+    degrees: float
+
+    @property
+    def error(self) -> float:
+        """Squared standard error of the mean."""
+        return self.variance / self.runs
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, runs, variance of one run, and its degrees of freedom, by budget.
+    """Cells by budget; bartlett: p of equal variances; pooled: whether the variances are."""
 
-    bartlett: p value of equal variances; pooled: whether the variances are pooled.
-    """
-
-    by_budget: dict[float, tuple[float, int, float, float]]
+    by_budget: dict[float, Cell]
     bartlett: float
     pooled: bool
 
@@ -43,14 +57,16 @@ def spread(budgets: Floats, cells: Floats, values: Floats) -> Spread:
     degrees = {b: int(here.sum()) - len(np.unique(place[here])) for b, here in at.items()}
     squares = {b: float((apart[here] ** 2).sum()) for b, here in at.items()}
     samples = [apart[here] for b, here in at.items() if degrees[b] > 0 and squares[b] > 0]
-    bartlett = float(stats.bartlett(*samples).pvalue) if len(samples) > 1 else np.nan
+    with np.errstate(all="ignore"):
+        bartlett = float(stats.bartlett(*samples).pvalue) if len(samples) > 1 else np.nan
     pooled = not bartlett < _LEVEL
     total, summed = sum(degrees.values()), sum(squares.values())
     found = {}
     for budget, here in at.items():
         own, over = (total, summed) if pooled else (degrees[budget], squares[budget])
         variance = over / own if own else np.nan
-        found[float(budget)] = (float(values[here].mean()), int(here.sum()), variance, float(own))
+        mean = float(values[here].mean())
+        found[float(budget)] = Cell(mean, int(here.sum()), variance, float(own))
     return Spread(found, bartlett, pooled)
 
 
@@ -66,18 +82,19 @@ class Contrast:
         """Budget, difference, its interval's ends, p, pairs and paired, of the budgets of both."""
         for budget in self.first.by_budget:
             if self.paired is not None and budget in self.paired.by_budget:
-                mean, count, variance, degrees = self.paired.by_budget[budget]
-                error = variance / count
-                yield [budget, *_t_test(mean, error, degrees), count, True]
+                cell = self.paired.by_budget[budget]
+                yield [budget, *_t_test(cell.mean, cell.error, cell.degrees), cell.runs, True]
             elif budget in self.second.by_budget:
-                arms = [self.first.by_budget[budget], self.second.by_budget[budget]]
-                errors = np.array([variance / count for _, count, variance, _ in arms])
-                # Welch and Satterthwaite's degrees.
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    rest = (errors**2 / np.array([arm[3] for arm in arms])).sum()
-                    degrees = errors.sum() ** 2 / rest
-                mean = arms[0][0] - arms[1][0]
-                yield [budget, *_t_test(mean, errors.sum(), degrees), 0, False]
+                first, second = self.first.by_budget[budget], self.second.by_budget[budget]
+                yield [budget, *_welch(first, second), 0, False]
+
+
+def _welch(first: Cell, second: Cell) -> list[float]:
+    """The t test of two means, with Welch and Satterthwaite's degrees."""
+    errors, degrees = np.array([[c.error, c.degrees] for c in (first, second)]).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        joint = errors.sum() ** 2 / (errors**2 / degrees).sum()
+    return _t_test(first.mean - second.mean, errors.sum(), joint)
 
 
 def _t_test(mean: float, error: float, degrees: float) -> list[float]:
@@ -85,9 +102,10 @@ def _t_test(mean: float, error: float, degrees: float) -> list[float]:
 
     Runs that do not differ at all measure no noise: only a difference of 0 then has a p value.
     """
-    if mean == 0 and error == 0:
-        return [0.0, 0.0, 0.0, 1.0]
-    if not (error > 0 and degrees > 0):
+    silent = error <= _ROUNDING**2
+    if silent and abs(mean) <= _ROUNDING:
+        return [mean, mean, mean, 1.0]
+    if silent or not (error > 0 and degrees > 0):
         return [mean, np.nan, np.nan, np.nan]
     scale = np.sqrt(error)
     half = stats.t.ppf(1 - _LEVEL / 2, degrees) * scale

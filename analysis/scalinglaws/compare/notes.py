@@ -44,19 +44,19 @@ def _curves(study: Study, reference: str, curves: Mapping[str, Curves]) -> Itera
     if not curves:
         yield "No method has a fitted curve: only the differences at each budget are compared."
     elif without:
-        lost = "no multipliers, " if reference in without else ""
-        yield (
-            f"{', '.join(without)} has no fitted curve and is compared at each budget alone"
-            f"{f'; as it is the reference, there are {lost}' if lost else ''}".rstrip(", ")
-            + "."
-        )
+        yield f"Without a fitted curve, {', '.join(without)} can be compared at each budget alone."
+        if reference in without:
+            yield f"As the reference {reference} has no curve, there are no multipliers."
 
 
 def _noise(reference: str, against: Mapping[str, Contrast]) -> Iterator[str]:
     """How the intervals of differences came about."""
     for method, each in against.items():
+        if not set(each.first.by_budget) & set(each.second.by_budget):
+            yield f"{method} and {reference} have no budget in common: no differences."
+            continue
         used = each.paired if each.paired is not None else each.first
-        degrees = max((row[3] for row in used.by_budget.values()), default=0.0)
+        degrees = max(cell.degrees for cell in used.by_budget.values())
         paired = "pairs of one seed" if each.paired is not None else "runs that share no seed"
         if degrees <= 0:
             yield (
@@ -78,10 +78,10 @@ def _noise(reference: str, against: Mapping[str, Contrast]) -> Iterator[str]:
 
 def _permutation(tests: pd.DataFrame) -> Iterator[str]:
     weak = tests[tests["least_p"] > _LEVEL].drop_duplicates("methods")
-    for row in weak.itertuples():
+    for least, part in weak.groupby("least_p"):
         yield (
-            f"The exact test of {row.methods} cannot give a p value under {row.least_p:.2g} with "
-            f"{row.arrangements:.0f} arrangements of names: it can show nothing."
+            f"Exchanged names give no p value under {least:.2g} for {', '.join(part['methods'])}: "
+            f"with so few runs that exact test can show nothing."
         )
 
 

@@ -149,11 +149,11 @@ def _rows(study: Study, fits: Mapping[str, Mapping[str, Fit]]) -> Iterator[list[
 
 
 def _blocks(frame: pd.DataFrame) -> Labels:
-    keys = [key for key in ("budget", "model_size", "seed") if key in frame]
-    if "seed" in keys and not _shared_seeds(frame, keys):
-        keys.remove("seed")
+    """Each run's block [n]: its budget and seed, or its budget where no seed stands twice in it."""
+    keys = [key for key in ("budget", "model_size") if key in frame]
+    if "seed" in frame:
+        twice = frame["seed"].notna() & frame.duplicated([*keys, "seed"], keep=False)
+        shared = twice.groupby([frame[key] for key in keys], dropna=False).transform("any")
+        frame = frame.assign(seed=frame["seed"].where(shared, -1))
+        keys.append("seed")
     return np.asarray(frame.groupby(keys, dropna=False).ngroup(), np.int64)
-
-
-def _shared_seeds(frame: pd.DataFrame, keys: list[str]) -> bool:
-    return frame["seed"].notna().all() and bool(frame[keys].duplicated().any())

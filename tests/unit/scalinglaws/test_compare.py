@@ -183,7 +183,7 @@ def test_a_method_without_a_curve_is_compared_at_its_budgets() -> None:
     found = compared(frame)
     assert "short" in set(found.differences["method"])
     assert set(found.multipliers["method"]) == {"a"}
-    assert any(note.startswith("short has no fitted curve") for note in found.notes)
+    assert any("Without a fitted curve, short can" in note for note in found.notes)
 
 
 def test_a_reference_without_a_curve_leaves_the_crossovers_of_the_others() -> None:
@@ -213,6 +213,45 @@ def test_a_design_that_can_show_nothing_says_so() -> None:
     found = compared(table({"random": 3.0, "a": 3.05}, seeds=1, budgets=4))
     assert found.permutation["least_p"].min() == 0.125
     assert any("can show nothing" in note for note in found.notes)
+
+
+def test_a_budget_without_common_seeds_is_compared_by_all_of_its_runs() -> None:
+    frame = table({"random": 3.0, "a": 3.01})
+    frame.loc[(frame["method"] == "a") & (frame["tokens"] > 1e7), "seed"] += 10
+    found = compared(frame)
+    assert list(found.differences["paired"]) == [True, True, False, False, False]
+    assert found.permutation["arrangements"].iloc[0] == 2 ** (2 * 3) * 20**3
+
+
+def test_runs_without_a_seed_are_compared_all_the_same() -> None:
+    frame = table({"random": 3.0, "a": 3.02})
+    frame["seed"] = frame["seed"].where(frame["seed"] > 0)
+    found = compared(frame)
+    assert list(found.differences["pairs"]) == [2] * 5
+    assert found.multipliers["ci_high"].notna().all()
+
+
+def test_runs_that_do_not_differ_measure_no_noise() -> None:
+    found = compared(table({"random": 3.0, "a": 3.02}, noise=0))
+    assert found.differences["difference"].to_numpy() == pytest.approx(0.02)
+    assert found.differences["p"].isna().all()
+
+
+def test_curves_through_all_points_leave_it_open_how_sure_they_are() -> None:
+    found = compared(table({"random": 3.0, "a": 3.05}, seeds=1, budgets=3))
+    assert found.multipliers["ci_low"].isna().all()
+    assert np.isnan(found.crossovers["share"].iloc[0])
+    assert "cannot tell" in found.crossovers["verdict"].iloc[0]
+
+
+def test_methods_without_a_common_budget_are_compared_by_curves_alone() -> None:
+    frame = table({"random": 3.0, "a": 3.0})
+    frame.loc[frame["method"] == "a", "tokens"] *= 1000
+    found = compared(frame)
+    assert found.differences.empty
+    assert len(found.multipliers)
+    assert any("no budget in common" in note for note in found.notes)
+    assert "share no range" in found.crossovers["verdict"].iloc[0]
 
 
 def test_an_unknown_reference_is_refused_with_the_names_there_are() -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import optimize
 
+from scalinglaws.bootstrap import wild
 from scalinglaws.compare.cost import selection, training
 from scalinglaws.compare.crossover import Gap, crossovers
-from scalinglaws.compare.curves import curves_of
+from scalinglaws.compare.curves import Curves, curves_of
 from scalinglaws.compare.iso_loss import default_levels, iso_loss
 from scalinglaws.compare.multiplier import constant, multipliers
 from scalinglaws.compare.nested import joint_fits
+from scalinglaws.estimation import fit_law
+from scalinglaws.laws import Power
 from scalinglaws.read import read_losses
 from scalinglaws.study import Study, study
 
 BUDGETS = np.geomspace(2e6, 2e8, 5)
-Curve = Callable[[float], float]
+Curve = Callable[[Any], Any]
 
 
 def simulated(
@@ -149,11 +153,18 @@ def test_a_crossing_is_found_where_the_formulas_cross() -> None:
 
 def test_an_interval_of_a_crossing_covers_it() -> None:
     held = 0
-    for rng in range(16):
-        found = crossovers(curves_of(simulated({"a": STEEP, "b": FLAT}, noise=0.004, rng=rng)))
+    labels = [str(place) for place in range(15)]
+    for rng in range(40):
+        draw = np.random.default_rng(rng)
+        tokens = np.repeat(BUDGETS, 3)
+        fits = {name: fit_law(Power(), tokens, curve(tokens) + draw.normal(0, 0.004, 15),
+                              intervals=False)
+                for name, curve in (("steep", STEEP), ("flat", FLAT))}  # fmt: skip
+        drawn = wild(fits, dict.fromkeys(fits, labels), draws=400, seed=rng)
+        found = crossovers({name: Curves.of(draws) for name, draws in drawn.items()})
         row = found.iloc[(found["tokens"] / CROSSING).map(np.log).abs().argmin()]
         held += int(row["ci_low"] <= CROSSING <= row["ci_high"])
-    assert held >= 13
+    assert held >= 34
 
 
 def test_no_crossing_says_so() -> None:
