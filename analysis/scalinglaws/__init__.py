@@ -1,7 +1,7 @@
 """Scaling laws of any table of losses: fits that say what they do not know, and figures.
 
-``analyse`` does all of it for a finished sweep; ``fit`` fits laws to a CSV. The package knows
-nothing of hpcscale or torch.
+``analyse`` does all of it for a table or a finished sweep; ``Analysis`` holds the parts. The
+package knows nothing of hpcscale or torch.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_WHERE = {"analyse": "api", "fit": "api", "read_losses": "read", "fit_law": "estimation",
-          "LAWS": "laws", "AnalysisError": "errors"}  # fmt: skip
+_WHERE = {"analyse": "api", "Analysis": "analysis", "Options": "analysis",
+          "read_losses": "read", "fit_law": "estimation", "LAWS": "laws", "Law": "laws",
+          "register": "laws", "AnalysisError": "errors"}  # fmt: skip
 __all__ = sorted(_WHERE)
 
 

@@ -1,152 +1,156 @@
-"""From a table of losses to fits on disk."""
+"""From an analysis to files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scalinglaws.bootstrap import band, wild
-from scalinglaws.errors import AnalysisError
-from scalinglaws.estimation import Fit, fit_law
-from scalinglaws.laws import make_laws
-from scalinglaws.read import Losses, read_losses
-from scalinglaws.study import Study, labels, points_of, study
+from scalinglaws.analysis import Analysis, Options
+from scalinglaws.estimation import Fit
+from scalinglaws.figures import Drawing, draw_all, save
+from scalinglaws.forecasts import FACTOR
+from scalinglaws.page import Sentence, render
+from scalinglaws.report import page, tables
+from scalinglaws.tables import write_table
+from scalinglaws.tabulate import parameters
+from scalinglaws.verdict import verdict
 
-FITS, HOLDOUT, FIGURE = "fits.csv", "holdout.csv", "loss-vs-tokens"
-_FIT_COLUMNS = ["law", "method", "parameter", "estimate", "ci_low", "ci_high", "converged",
-                "identified"]  # fmt: skip
-_HOLDOUT_COLUMNS = ["law", "method", "tokens", "loss", "predicted", "ci_low", "ci_high",
-                    "relative_error"]  # fmt: skip
+FITS, HOLDOUT, REPORT = "fits.csv", "holdout.csv", "report.html"
+FIGURES, TABLES, HEADLINE = "figures", "tables", "loss-vs-tokens"
 
 
 def analyse(
-    results: pd.DataFrame | Path | str,
-    out: Path,
-    base_loss: float | None = None,
-    laws: Sequence[str] | None = None,
-    columns: Mapping[str, str] | None = None,
+    source: Analysis | Path | str | pd.DataFrame, out: Path, **options: Any
 ) -> dict[str, Any]:
-    """Fit every method, write ``fits.csv`` and the figure into ``out``, and say what happened.
+    """Write fits, tables, figures and ``report.html`` into ``out``.
 
-    A method that cannot be fitted is said so in the summary and drawn as points; the others are
-    not held up by it. Returns JSON-ready values.
+    options: those of ``Options``. A method or law that cannot be fitted is said to be so; the
+    others are not held up by it. Returns the summary, JSON-ready. Raises AnalysisError where
+    nothing can be analysed.
     """
-    made = study(read_losses(results, columns), laws, base_loss)
+    analysis = source if isinstance(source, Analysis) else Analysis(source, Options(**options))
+    write_fits(analysis, out, figure=False)
+    for folder in (FIGURES, TABLES):
+        _clear(out / folder)
+    write_tables(analysis, out / TABLES)
+    drawing = draw(analysis)
+    _save(drawing, out)
+    (out / REPORT).write_text(render(page(analysis, drawing)), encoding="utf-8")
+    return summary(analysis)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier analysis wrote: it may have had other methods."""
+    for suffix in ("png", "pdf", "svg", "csv", "json", "tex"):
+        for path in folder.glob(f"*.{suffix}"):
+            path.unlink()
+
+
+def write_fits(analysis: Analysis, out: Path, figure: bool = True) -> list[Path]:
+    """Write ``fits.csv``, with a hold-out ``holdout.csv``, and the figure of losses and curves."""
     out.mkdir(parents=True, exist_ok=True)
-    fits_frame(made).to_csv(out / FITS, index=False)
-    from scalinglaws.plot import loss_against_tokens
+    written = [out / FITS]
+    parameters(analysis.study).to_csv(written[0], index=False)
+    if analysis.held_out is not None:
+        written.append(out / HOLDOUT)
+        analysis.held_out.to_csv(written[1], index=False)
+    if figure:
+        written += _save(draw(analysis, only=HEADLINE), out)
+    return written
 
-    loss_against_tokens(made, out / FIGURE)
-    return {"base_loss": base_loss, "warnings": made.losses.warnings, "fits": _summary(made)}
+
+def write_tables(analysis: Analysis, out: Path) -> list[Path]:
+    """Write every table as CSV, JSON and LaTeX."""
+    return [path for table in tables(analysis) for path in write_table(table, out)]
 
 
-def fit(
-    source: pd.DataFrame | Path | str,
-    out: Path,
-    laws: Sequence[str] | None = None,
-    holdout: int = 0,
-    columns: Mapping[str, str] | None = None,
-    base_loss: float | None = None,
-) -> dict[str, Any]:
-    """``analyse``, and a forecast of each method's ``holdout`` largest budgets from the rest."""
-    summary = analyse(source, out, base_loss, laws, columns)
-    if holdout:
-        losses = read_losses(source, columns)
-        frame = holdout_frame(losses, laws, base_loss, holdout)
-        frame.to_csv(out / HOLDOUT, index=False)
-        errors = frame["relative_error"].abs()
-        summary["holdout"] = {
-            "budgets": holdout,
+def write_figures(analysis: Analysis, out: Path) -> tuple[list[Path], dict[str, str]]:
+    """Write every figure as PNG, PDF and SVG; also return what was not drawn, and why."""
+    drawing = draw(analysis)
+    return _save(drawing, out), dict(drawing.skipped)
+
+
+def draw(analysis: Analysis, only: str | None = None) -> Drawing:
+    """All figures that the data allow, or the one of this name."""
+    inputs = analysis.inputs
+    extras = {
+        "trajectories": inputs.trajectories,
+        "overlap": inputs.overlap,
+        "costs": inputs.costs,
+        "results": inputs.results,
+    }
+    comparison = None if only else analysis.comparison
+    return draw_all(analysis.study, comparison, extras, only=only)
+
+
+def _save(drawing: Drawing, out: Path) -> list[Path]:
+    """The figure of losses and curves goes into ``out``, the others into a folder in it."""
+    return [
+        path
+        for drawn in drawing.drawn
+        for path in save(drawn.figure, out if drawn.name == HEADLINE else out / FIGURES, drawn.name)
+    ]
+
+
+def sentences(analysis: Analysis) -> list[Sentence]:
+    """The verdict."""
+    return verdict(analysis.study, analysis.comparison, analysis.ahead)
+
+
+def summary(analysis: Analysis) -> dict[str, Any]:
+    """What was found, JSON-ready: verdict, warnings, law, and a line for each fit tried."""
+    study = analysis.study
+    formulas = {law.name: law.formula for law in study.laws}
+    lines = [
+        {"method": method, "law": name, "formula": formulas[name], **_line(fit)}
+        for method, by_law in study.fits.items()
+        for name, fit in by_law.items()
+    ]
+    lines += [
+        {"method": failed.method, "law": failed.law, "formula": formulas[failed.law],
+         "converged": False, "identified": False, "message": failed.message}
+        for failed in study.failures
+    ]  # fmt: skip
+    told: dict[str, Any] = {
+        "base_loss": analysis.inputs.base_loss,
+        "law": study.law,
+        "verdict": [{"text": s.text, "level": s.level} for s in sentences(analysis)],
+        "warnings": analysis.warnings,
+        "left_out": len(analysis.inputs.losses.left_out),
+        "forecast_factor": FACTOR,
+        "fits": lines,
+    }
+    if analysis.held_out is not None:
+        errors = analysis.held_out["relative_error"].abs()
+        told["holdout"] = {
+            "budgets": analysis.options.holdout,
             "mean_absolute_relative_error": float(errors.mean()),
         }
-    return summary
+    json.dumps(told, allow_nan=False)
+    return told
 
 
-def _summary(made: Study) -> list[dict[str, Any]]:
-    """A line for each attempt."""
-    formulas = {law.name: law.formula for law in made.laws}
-    lines = [
-        {"method": method, "law": name, "formula": formulas[name], **_line(result)}
-        for method, by_law in made.fits.items()
-        for name, result in by_law.items()
-    ]
-    return lines + [
-        {"method": f.method, "law": f.law, "formula": formulas[f.law], "converged": False,
-         "message": f.message}
-        for f in made.failures
-    ]  # fmt: skip
-
-
-def _line(result: Fit) -> dict[str, Any]:
-    told = result.diagnostics
+def _line(fit: Fit) -> dict[str, Any]:
+    told = fit.diagnostics
     return {
-        "converged": result.converged,
-        "identified": result.identified,
-        "message": result.message,
-        "parameters": result.estimates,
-        "residual_sd": result.residual_sd if np.isfinite(result.residual_sd) else None,
-        "points": result.points,
+        "converged": fit.converged,
+        "identified": fit.identified,
+        "message": fit.message,
+        "parameters": fit.estimates,
+        "residual_sd": _finite(fit.residual_sd),
+        "points": fit.points,
         "gradient": told.gradient,
         "starts": told.starts,
         "starts_agreeing": told.agreeing,
         "at_bound": list(told.at_bound),
-        "condition": told.condition if np.isfinite(told.condition) else None,
-        "residual_tests": result.tests,
+        "condition": _finite(told.condition),
+        "residual_tests": fit.tests,
     }
 
 
-def fits_frame(made: Study) -> pd.DataFrame:
-    """A row a parameter; an interval that has no end is left empty on that side."""
-    rows = [
-        [name, method, parameter, value, *_ends(result.intervals[parameter]), result.converged,
-         result.identified]
-        for method, by_law in made.fits.items()
-        for name, result in by_law.items()
-        for parameter, value in result.estimates.items()
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=_FIT_COLUMNS)
-
-
-def _ends(interval: tuple[float, float]) -> list[float]:
-    return [end if np.isfinite(end) else np.nan for end in interval]
-
-
-def holdout_frame(
-    losses: Losses, laws: Sequence[str] | None, base_loss: float | None, count: int
-) -> pd.DataFrame:
-    """Each method's ``count`` largest budgets, forecast from the smaller ones.
-
-    Raises AnalysisError where a method has no more budgets than are held out, or no law can be
-    fitted to what is left.
-    """
-    rows = []
-    reasons = []
-    for method in losses.methods:
-        part = losses.frame[losses.frame["method"] == method]
-        budgets = np.unique(part["budget"])
-        if len(budgets) <= count:
-            raise AnalysisError(
-                f"{method} has {len(budgets)} budgets, of which {count} cannot be held out"
-            )
-        kept, held = part[part["budget"] < budgets[-count]], part[part["budget"] >= budgets[-count]]
-        for law in make_laws(laws, points_of(part), base_loss):
-            try:
-                result = fit_law(law, points_of(kept), kept["loss"].to_numpy(float))
-            except AnalysisError as error:
-                reasons.append(f"{method}: {error}")
-                continue
-            drawn = wild({method: result}, {method: labels(kept, False)})[method]
-            for budget, cells in held.groupby("budget"):
-                at = points_of(cells)[:1]
-                actual = float(cells["loss"].mean())
-                predicted = float(result.predict(at)[0])
-                low, high = (float(end[0]) for end in band(drawn, at))
-                rows.append([law.name, method, budget, actual, predicted, low, high,
-                             predicted / actual - 1])  # fmt: skip
-    if not rows:
-        raise AnalysisError(f"nothing can be held out: {'; '.join(reasons)}")
-    return pd.DataFrame(rows, columns=_HOLDOUT_COLUMNS)
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

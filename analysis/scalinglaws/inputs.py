@@ -50,15 +50,13 @@ def read_inputs(
         return _of_table(source, columns, base_loss, keep_outliers, "a table")
     path = Path(source)
     if not path.is_dir():
-        return _of_table(path, columns, base_loss, keep_outliers, str(path))
+        return _of_table(path, columns, base_loss, keep_outliers, path.name)
     if not (path / RESULTS).exists():
         raise AnalysisError(f"{path / RESULTS} is missing: no cell of the sweep is done yet")
-    inputs = _of_table(path / RESULTS, columns, base_loss, keep_outliers, str(path / RESULTS))
-    setting = path / SETTING
-    told = json.loads(setting.read_text(encoding="utf-8")) if setting.exists() else None
+    inputs = _of_table(path / RESULTS, columns, base_loss, keep_outliers, RESULTS)
     return replace(
         inputs,
-        setting=told,
+        setting=_setting(path / SETTING),
         domains=_frame(path / DOMAINS),
         costs=_frame(path / "costs.csv"),
         trajectories=_frame(path / "trajectories.csv"),
@@ -107,6 +105,15 @@ def _split(losses: Losses) -> tuple[Losses, pd.DataFrame | None]:
         if whole.empty:
             raise AnalysisError(f"no cell has all {count} domains, so there is no loss over all")
     return replace(losses, frame=whole.reset_index(drop=True)), domains.reset_index(drop=True)
+
+
+def _setting(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise AnalysisError(f"{path} is no JSON object ({error}); run the sweep again") from None
 
 
 def _frame(path: Path) -> pd.DataFrame | None:

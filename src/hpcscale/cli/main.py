@@ -10,14 +10,19 @@ import click
 from hpcscale import __version__
 from hpcscale.errors import HpcscaleError
 
-#: Name, module and help of each command; the help stands here so that `--help` imports none.
+#: Name, module (and attribute, unless `command`) and help of each command; the help stands here
+#: so that `--help` imports none.
 _COMMANDS = {
     "sweep": ("hpcscale.cli.sweep", "Run a sweep file, or go on with it."),
     "status": ("hpcscale.cli.status", "Show what of a run directory is done, running or missing."),
     "eval": ("hpcscale.cli.evaluate", "Evaluate a checkpoint or model on a token store."),
     "influence": ("hpcscale.cli.influence", "Measure, inspect and check influence by hand."),
     "data": ("hpcscale.cli.data", "Prepare and look into token stores."),
-    "fit": ("hpcscale.cli.fit", "Fit scaling laws to a run directory or a CSV of losses."),
+    "report": ("hpcscale.cli.analysis:report", "Write all of the analysis and report.html."),
+    "fit": ("hpcscale.cli.analysis:fit", "Fit scaling laws to a run directory or a CSV."),
+    "compare": ("hpcscale.cli.analysis:compare", "Say how selection methods differ, how sure."),
+    "plot": ("hpcscale.cli.analysis:plot", "Draw the figures of a paper."),
+    "plan-power": ("hpcscale.cli.plan_power", "Say what a grid tells apart, and which suffices."),
     "site": ("hpcscale.cli.site", "Show the site profile in use."),
     "completion": ("hpcscale.cli.completion", "Print shell completion for bash, zsh or fish."),
     "task": ("hpcscale.cli.task", "Run one task of a run directory by hand."),
@@ -31,7 +36,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(_COMMANDS[cmd_name][0]).command
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute or "command")
         assert isinstance(command, click.Command)
         return command
 

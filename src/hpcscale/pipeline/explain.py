@@ -117,6 +117,6 @@ def outcome_text(sweep: Sweep, submitted: bool = False) -> str:
     report = sweep.run_dir / "analysis"
     if states[sweep.analysis.id].state is State.DONE:
         lines.append(f"losses: {report / 'results.csv'}")
+        lines.append(f"report: {report / 'report.html'}")
         lines.append(f"fits:   {report / 'fits.csv'}")
-        lines.append(f"figure: {report / 'loss-vs-tokens.png'}")
     return "\n".join(lines)

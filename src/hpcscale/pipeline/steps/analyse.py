@@ -32,10 +32,11 @@ def run(context: Context) -> StepResult:
         with atomic_writer(out / name, "w") as handle:
             frame.to_csv(handle, index=False)
     write_json(out / SETTING, collect_setting(context.run_dir, params))
-    summary = scalinglaws.analyse(results, out, base_loss=results["base_loss"].iloc[0])
+    summary = scalinglaws.analyse(out, out)
     write_json(out / SUMMARY, {"name": params["name"], "missing": missing, **summary})
-    outputs = sorted(f.name for f in out.iterdir() if f.suffix in (".csv", ".png", ".pdf"))
-    return StepResult([*outputs, SETTING, SUMMARY], {"cells": len(results), "missing": missing})
+    # Fits, figures and the report are not under the marker: `hpcscale report RUN` may write them
+    # anew with other options, and that is no reason to run the sweep's analysis again.
+    return StepResult([*frames, SETTING, SUMMARY], {"cells": len(results), "missing": missing})
 
 
 def collect(run_dir: Path, params: dict[str, Any]) -> tuple[dict[str, pd.DataFrame], list[str]]:
