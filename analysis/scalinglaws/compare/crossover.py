@@ -97,16 +97,14 @@ def _rows(a: str, first: Curves, b: str, second: Curves) -> Iterator[list[object
         at, rising = float(gap.places()[0, step]), bool(gap.values[0, step + 1] > 0)
         ends = [float(end[0]) for end in interval(gap.near(at, rising)[:, None], first.fit,
                                                   second.fit)]  # fmt: skip
-        better = (a, b) if rising else (b, a)
-        text = (
-            f"{a} and {b} cross at {tokens_text(at)} tokens ({_ends(*ends)}), with {better[0]} "
-            f"lower before and {better[1]} after; {_percent(share)} of draws cross {between}"
-            if known else
-            f"{a} and {b} cross at {tokens_text(at)} tokens, with {better[0]} lower before and "
-            f"{better[1]} after; {_UNSURE}"
-        )  # fmt: skip
+        before, after = (a, b) if rising else (b, a)
+        sure = f"{_percent(share)} of draws cross {between}" if known else _UNSURE
         beyond = "; this lies beyond the measured budgets" if at > high else ""
-        yield [a, b, at, *ends, share, f"{text}{beyond}."]
+        text = (
+            f"{a} and {b} cross at {tokens_text(at)} tokens{_ends(*ends)}, with {before} lower "
+            f"before and {after} after; {sure}{beyond}."
+        )
+        yield [a, b, at, *ends, share, text]
 
 
 def _percent(share: float) -> str:
@@ -123,7 +121,9 @@ def _share(share: float) -> str:
 
 
 def _ends(low: float, high: float) -> str:
+    if np.isnan(low):
+        return ""
     if low <= 0 and np.isinf(high):
-        return "95 % CI open on both sides: it may be nowhere in the range"
+        return " (95 % CI open on both sides: it may be nowhere in the range)"
     first = "open below" if low <= 0 else f"from {tokens_text(low)}"
-    return f"95 % CI {first}, {'open above' if np.isinf(high) else f'to {tokens_text(high)}'}"
+    return f" (95 % CI {first}, {'open above' if np.isinf(high) else f'to {tokens_text(high)}'})"

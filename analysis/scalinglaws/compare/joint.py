@@ -54,20 +54,18 @@ class JointLaw(Law):
                 joint[name] = term * (self.groups == place) if len(names) > 1 else term
         return offset, joint
 
-    def part(self, fit: Fit, logs: Floats, amplitudes: Floats, method: str) -> list[Floats]:
+    def part(
+        self, fit: Fit, logs: Floats, amplitudes: Floats, method: str
+    ) -> tuple[Floats, Floats]:
         """The log shapes [R, p] and amplitudes [R, k] of one method, as the plain law has them."""
+
+        def pick(values: Floats, known: Sequence[str], bases: Sequence[str]) -> Floats:
+            names = [f"{base}[{method}]" if base in self.own else base for base in bases]
+            return values[:, [known.index(name) for name in names]]
+
         shapes = [shape.name for shape in self.law.shapes(fit.problem.x)]
         free = [shape.name for shape in fit.problem.free]
-        return [
-            values[:, [known.index(self._name(base, method)) for base in bases]]
-            for values, known, bases in (
-                (logs, free, shapes),
-                (amplitudes, list(self.amplitudes), list(self.law.amplitudes)),
-            )
-        ]
-
-    def _name(self, base: str, method: str) -> str:
-        return f"{base}[{method}]" if base in self.own else base
+        return pick(logs, free, shapes), pick(amplitudes, self.amplitudes, self.law.amplitudes)
 
 
 def fit_joint(

@@ -46,13 +46,14 @@ class Arrangements:
 def arrange(labels: Labels, blocks: Labels, seed: int = 0) -> Arrangements:
     """All exchanges of labels [n] within blocks [n], or 10,000 drawn ones."""
     members = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
+    members = [own for own in members if len(np.unique(labels[own])) > 1]
     count = math.prod(_exchanges(labels[own]) for own in members)
     exact = count <= _ALL
     rows = _every(labels, members) if exact else _drawn(labels, members, seed)
     # Names that are exchanged everywhere give the same statistic.
     methods = len(np.unique(labels))
     balanced = all(len(set(np.bincount(labels[own], minlength=methods))) == 1 for own in members)
-    least = (math.factorial(methods) if balanced else 1) / count
+    least = min(1.0, (math.factorial(methods) if balanced else 1) / count)
     return Arrangements(rows, float(count), exact, least if exact else max(least, 1 / (1 + _DRAWS)))
 
 
@@ -63,12 +64,27 @@ def _exchanges(labels: Labels) -> int:
 
 
 def _every(labels: Labels, members: list[Labels]) -> Labels:
-    ways = [np.array(sorted(set(itertools.permutations(labels[own])))) for own in members]
-    chosen = np.indices([len(way) for way in ways]).reshape(len(ways), -1)
-    rows = np.empty((chosen.shape[1], len(labels)), dtype=np.int64)
-    for own, way, pick in zip(members, ways, chosen, strict=True):
+    ways = [np.array(list(_ways(labels[own]))) for own in members]
+    chosen = np.array(list(itertools.product(*(range(len(way)) for way in ways))), np.int64)
+    rows = np.repeat(labels[None], len(chosen), axis=0)
+    for own, way, pick in zip(members, ways, chosen.T, strict=True):
         rows[:, own] = way[pick]
     return rows
+
+
+def _ways(labels: Labels) -> Iterator[Labels]:
+    """Every distinct order of labels [n], once."""
+    first, *others = np.unique(labels)
+    if not others:
+        yield labels
+        return
+    rest = labels[labels != first]
+    for places in itertools.combinations(range(len(labels)), len(labels) - len(rest)):
+        left = np.setdiff1d(np.arange(len(labels)), places)
+        for way in _ways(rest):
+            whole = np.full(len(labels), first)
+            whole[left] = way
+            yield whole
 
 
 def _drawn(labels: Labels, members: list[Labels], seed: int) -> Labels:
