@@ -42,7 +42,7 @@ def _dots(
     out: Path,
 ) -> None:
     """A row a group of points, a point a variant, with its interval and the line of chance."""
-    from scalinglaws.plot import COLOURS, MARKERS
+    from scalinglaws.figures.style import COLOURS, MARKERS
 
     def draw(axes: Any) -> None:
         for nth, variant in enumerate(variants):
