@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from datetime import datetime, timezone
 
 import pandas as pd
 
 from scalinglaws.analysis import Analysis
 from scalinglaws.checklist import checklist
-from scalinglaws.figures import Drawing, Drawn
+from scalinglaws.figures import Drawing, Drawn, svg
 from scalinglaws.page import Figure, Page, Section
 from scalinglaws.tables import Table
 from scalinglaws.tabulate import comparison_tables, fit_tables
@@ -26,6 +25,8 @@ _SECTIONS = (
     ("Runs and costs", ("costs", "overlap")),
     ("Data", ("cells", "left-out")),
 )  # fmt: skip
+#: Inches from which a figure takes the whole width of the page.
+_WIDE = 5.0
 
 
 def tables(analysis: Analysis) -> list[Table]:
@@ -96,9 +97,8 @@ def _figures(drawing: Drawing, section: str) -> list[Figure]:
 
 
 def _figure(drawn: Drawn) -> Figure:
-    buffer = io.StringIO()
-    drawn.figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return Figure(drawn.name, drawn.caption, drawn.alt, svg=buffer.getvalue())
+    wide = drawn.figure.get_size_inches()[0] > _WIDE
+    return Figure(drawn.name, drawn.caption, drawn.alt, svg(drawn.figure, drawn.name), wide=wide)
 
 
 def provenance(analysis: Analysis) -> Table | None:

@@ -38,8 +38,12 @@ def _differences(frame: pd.DataFrame) -> Iterator[Sentence]:
         at = f"At {tokens_text(row['budget'])} tokens"
         sure = f"95 % CI {low:+.4f} to {high:+.4f}"
         if not np.isfinite([low, high]).all():
-            text = f"{at} {method} lies {size:+.4f} nats from {row['reference']}; one pair of runs"
-            yield Sentence(f"{text} says nothing about how sure that is.", "open")
+            why = "one pair of runs says" if row["pairs"] < 2 else "pairs without any spread say"
+            yield Sentence(
+                f"{at} {method} lies {size:+.4f} nats from {row['reference']}; {why} nothing of "
+                "how sure that is.",
+                "open",
+            )
         elif low <= 0 <= high:
             yield Sentence(
                 f"{at} {method} and {row['reference']} cannot be told apart: {size:+.4f} nats "
@@ -100,8 +104,8 @@ def _overall(nested: pd.DataFrame, permutation: pd.DataFrame) -> Iterator[Senten
 
 def _crossovers(frame: pd.DataFrame) -> Iterator[Sentence]:
     for row in frame.itertuples():
-        open_end = np.isnan(row.tokens) and row.share > _SURE
-        yield Sentence(row.verdict, "open" if open_end else "finding")
+        unsure = any(word in row.verdict for word in ("open", "cannot tell"))
+        yield Sentence(row.verdict, "open" if unsure else "finding")
 
 
 def _multipliers(frame: pd.DataFrame) -> Iterator[Sentence]:

@@ -68,3 +68,40 @@ def test_fit_reads_any_table(tmp_path: Path) -> None:
     with open(tmp_path / "out" / "holdout.csv", encoding="utf-8") as handle:
         (row,) = csv.DictReader(handle)
     assert abs(float(row["relative_error"])) < 1e-4
+
+
+def test_compare_says_what_differs(tmp_path: Path) -> None:
+    table = tmp_path / "losses.csv"
+    lines = ["method,tokens,seed,loss"]
+    for method, floor in (("random", 3.0), ("better", 2.9)):
+        for tokens in (1e5, 3e5, 1e6, 3e6, 1e7):
+            for seed in range(3):
+                loss = (
+                    floor + 50 * tokens**-0.4 + 0.001 * (seed * (1 + (method == "better")) % 3 - 1)
+                )
+                lines.append(f"{method},{tokens},{seed},{loss}")
+    table.write_text("\n".join(lines), encoding="utf-8")
+    words = ["compare", str(table), "--out", str(tmp_path / "out"), "--law", "power"]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    assert "the loss of better is 0.1000 nats lower than that of random" in result.output
+    assert (tmp_path / "out" / "tables" / "differences.tex").exists()
+    alone = CliRunner().invoke(cli, [*words, "--reference", "worse"])
+    assert "worse" in str(alone.exception)
+
+
+def test_plot_draws_and_says_what_it_does_not(tmp_path: Path) -> None:
+    table = tmp_path / "losses.csv"
+    rows = [f"{tokens},{2 + 50 * tokens**-0.3}" for tokens in (1e5, 3e5, 1e6, 3e6, 1e7)]
+    table.write_text("\n".join(["tokens,loss", *rows]), encoding="utf-8")
+    words = ["plot", str(table), "--out", str(tmp_path / "out"), "--law", "power"]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    assert "not drawn: overlap: " in result.output
+    assert (tmp_path / "out" / "loss-vs-tokens.svg").exists()
+    assert (tmp_path / "out" / "figures" / "residuals.pdf").exists()
+
+
+def test_a_run_without_results_says_where_they_come_from(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["report", str(tmp_path)])
+    assert "`hpcscale sweep` writes it once a cell is done" in str(result.exception)
