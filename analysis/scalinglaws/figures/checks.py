@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy import stats
+from scipy.interpolate import PchipInterpolator
 
 from scalinglaws.choice import forecast
 from scalinglaws.errors import AnalysisError
@@ -177,9 +178,15 @@ def _unit(name: str) -> str:
 
 
 def _profile(axes: Axes, found: Profile, style: Style, most: float) -> None:
-    near = (np.abs(found.t) <= most * 1.1) & (found.values > 0)
-    axes.plot(found.values[near], found.t[near], color=style.colour)
-    middle = near & (found.t == 0)
+    there = found.values > 0
+    logs = np.log(found.values[there])
+    if len(logs) < 2:
+        return
+    fine = np.linspace(logs[0], logs[-1], 20_000)
+    t = PchipInterpolator(logs, found.t[there])(fine)
+    near = np.abs(t) <= 1.1 * most
+    axes.plot(np.exp(fine[near]), t[near], color=style.colour)
+    middle = there & (found.t == 0)
     axes.plot(found.values[middle], found.t[middle], style.marker, color=style.colour, mfc="none")
 
 
