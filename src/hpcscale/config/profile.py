@@ -51,6 +51,7 @@ class SiteProfile(Section):
     cpus_per_node: int | None = Field(default=None, ge=1)
     memory_per_node: Bytes | None = None
     gpu_type: str | None = None
+    gpu_memory: Bytes | None = None
     max_array_size: int = Field(default=1000, ge=1)
     max_restarts: int = Field(default=20, ge=0)
     network_on_compute: bool = False

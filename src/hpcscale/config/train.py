@@ -24,10 +24,11 @@ Warmup = Annotated[int | str, BeforeValidator(_parse_warmup)]
 
 
 class CheckpointConfig(Section):
-    """How often training state is saved, and how many are kept."""
+    """How often training state is saved, whichever comes first, and how many are kept."""
 
     every: Seconds = "10m"  # type: ignore[assignment]
     every_steps: int | None = Field(default=None, ge=1)
+    every_tokens: Count | None = None
     keep: int = Field(default=1, ge=1)
 
 
@@ -50,7 +51,12 @@ class TrainConfig(Section):
     epochs: int = Field(default=1, ge=1, description="passes over the selection allowed")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     engine: Literal["auto", "torch", "deepspeed"] = "auto"
-    zero: Literal[0, 1, 2, 3] = 1
+    zero: Literal["auto", 0, 1, 2, 3] = Field(
+        default=1, description="ZeRO stage; auto: the lowest whose memory forecast fits"
+    )
+    offload: Literal["none", "optimizer"] = Field(
+        default="none", description="what ZeRO keeps in host memory instead of the GPU's"
+    )
     activation_checkpointing: bool = False
     compile: bool = False
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -63,6 +69,25 @@ class TrainConfig(Section):
                 "lr is then multiplied by global_batch / lr_reference_batch"
             )
         return self
+
+    @model_validator(mode="after")
+    def _an_engine_can_do_it(self) -> TrainConfig:
+        if problem := self.engine_problem(self.precision):
+            raise ValueError(problem)
+        return self
+
+    def engine_problem(self, precision: str) -> str | None:
+        """Why no engine trains with these values; None: one does. ``precision`` may be ``auto``."""
+        if self.offload != "none" and self.engine == "torch":
+            return "`offload: optimizer` is done by ZeRO; write `engine: deepspeed` (or `auto`)"
+        if self.offload != "none" and self.zero == 0:
+            return "`offload: optimizer` needs `zero: 1`, 2, 3 or auto, not 0"
+        if self.engine == "deepspeed" and self.zero == 0 and precision in ("bf16", "fp16"):
+            return (
+                f"DeepSpeed cannot accumulate {precision} gradients in fp32 at `zero: 0`; write "
+                "`zero: 1`, or `engine: torch` (or `auto`), which keeps fp32 weights under autocast"
+            )
+        return None
 
     @property
     def scaled_lr(self) -> float:

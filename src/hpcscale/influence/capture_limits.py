@@ -7,12 +7,13 @@ from hpcscale.errors import ConfigError
 _WAY_OUT = "or write `way: dump`, which takes gradients after the run"
 
 
-def check_capture(*, zero: int, precision: str, compiled: bool) -> None:
+def check_capture(*, zero: int | str, precision: str, compiled: bool) -> None:
     """``zero``: the stage of the engine that runs, 0 with torch. Raises ConfigError."""
-    if zero == 3:
+    if zero in (3, "auto"):
+        cuts = "cuts up" if zero == 3 else "may cut up"
         raise ConfigError(
-            "way `capture` needs whole modules on every rank, which train.zero 3 cuts up; write "
-            f"train.zero: 0, 1 or 2, {_WAY_OUT}"
+            f"way `capture` needs whole modules on every rank, which train.zero {zero} {cuts}; "
+            f"write train.zero: 0, 1 or 2, {_WAY_OUT}"
         )
     if compiled:
         raise ConfigError(

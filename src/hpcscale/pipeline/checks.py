@@ -23,6 +23,7 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
     _root_is_writable(sweep.run_dir)
     _budgets_fit_the_pool(sweep)
     _batches_divide(sweep)
+    _an_engine_trains(sweep)
     _context_is_long_enough(sweep)
     full = disk_problem(sweep, plan)
     if full and not dry_run:
@@ -37,6 +38,12 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
         raise ConfigError(unprepared[0])
     _partitions_exist(sweep)
     return []
+
+
+def _an_engine_trains(sweep: Sweep) -> None:
+    """With the precision of the machine where the file leaves it open."""
+    if problem := sweep.config.train.engine_problem(sweep.pipeline.precision):
+        raise ConfigError(f"{sweep.path}: train: {problem}")
 
 
 def _root_is_writable(run_dir: Path) -> None:

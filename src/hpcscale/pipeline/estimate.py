@@ -9,6 +9,7 @@ from pathlib import Path
 from hpcscale.config.model import ModelConfig, is_local
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.pipeline.graph import Task
+from hpcscale.train.memory import ModelSize
 
 #: Dense bf16 peak, FLOP/s, from the vendors' data sheets.
 PEAK_FLOPS = {"V100": 125e12, "A40": 149.7e12, "A100": 312e12, "L40S": 362e12,
@@ -82,16 +83,6 @@ def flops_per_token(
     if size is None:
         return None
     return 6 * size.parameters + 12.0 * size.layers * size.width * sequence_length
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """parameters: embeddings and a tied head counted once; biases and norms left out."""
-
-    layers: int
-    width: int
-    vocabulary: int
-    parameters: float
 
 
 def model_size(model: ModelConfig, vocabulary: int | None) -> ModelSize | None:

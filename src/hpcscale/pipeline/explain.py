@@ -7,6 +7,7 @@ from collections import Counter
 from hpcscale.config.resources import STAGES
 from hpcscale.pipeline.estimate import ASSUMED_MFU, estimate
 from hpcscale.pipeline.forecast import forecast_lines
+from hpcscale.pipeline.memory import memory_lines
 from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.stages import cell_tasks
 from hpcscale.pipeline.state import State, TaskState
@@ -46,6 +47,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
             f"{format_rate(cost.gradient_tokens)} to take gradients of, "
             f"{format_rate(cost.eval_tokens)} to evaluate; {flops}; {hours}"
         )
+        lines += memory_lines(sweep, plan)
         lines += forecast_lines(sweep, plan)
     return "\n".join(lines)
 

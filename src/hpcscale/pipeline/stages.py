@@ -27,8 +27,8 @@ VERSION = {"tokenizer": 1, "store": 1, "pretrain": 1, "fetch": 1, "perplexity": 
            "merge": 1, "select": 1, "train": 1, "evaluate": 1}  # fmt: skip
 
 #: What of the train section changes speed and memory, but no result beyond rounding.
-_FREE = {"micro_batch", "engine", "zero", "activation_checkpointing", "compile", "checkpoint",
-         "epochs", "lr_scaling", "lr_reference_batch"}  # fmt: skip
+_FREE = {"micro_batch", "engine", "zero", "offload", "activation_checkpointing", "compile",
+         "checkpoint", "epochs", "lr_scaling", "lr_reference_batch"}  # fmt: skip
 
 
 @dataclass

@@ -95,6 +95,13 @@ def peak_memory(ranks: Ranks) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def device_memory(ranks: Ranks) -> int:
+    """Bytes: of this rank's GPU, or its share of this machine's memory if all ranks were here."""
+    if ranks.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(ranks.device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // ranks.world_size
+
+
 def close_group() -> None:
     """Leave the process group, where one was joined; called once, when all tasks went well."""
     if not dist.is_initialized():

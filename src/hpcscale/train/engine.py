@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import ConfigError
-from hpcscale.train.distributed import Ranks
+from hpcscale.train.distributed import Ranks, device_memory
+from hpcscale.train.memory import ModelSize, forecast_stages, lowest_fitting
 from hpcscale.train.moments import Moments
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,6 +34,8 @@ class Engine(Protocol):
     stage: int
     precision: str
     compiled: bool
+    #: Every setting as it runs, for the record: versions, and DeepSpeed's dict where it is used.
+    resolved: dict[str, Any]
 
     @property
     def loss_factor(self) -> float:
@@ -65,16 +69,21 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineSetup:
-    """What every engine is made from."""
+    """What every engine is made from. ``sequence_length``: what ``zero: auto`` forecasts with."""
 
     model: nn.Module
     config: TrainConfig
     ranks: Ranks
     precision: str
+    sequence_length: int = 0
 
 
 def make_engine(name: str, setup: EngineSetup) -> Engine:
-    """``torch`` or ``deepspeed``. Raises ConfigError for a precision that the device lacks."""
+    """``torch`` or ``deepspeed``. Raises ConfigError for what the device or engine lacks."""
+    asked = setup.config.model_copy(update={"engine": name})
+    if name == "deepspeed" and (problem := asked.engine_problem(setup.precision)):
+        raise ConfigError(f"train: {problem}")
+    setup = replace(setup, config=asked.model_copy(update={"zero": resolve_stage(name, setup)}))
     if setup.precision == "fp16" and setup.ranks.device.type != "cuda":
         raise ConfigError("train.precision fp16 needs a GPU; write fp32 or bf16")
     if setup.config.activation_checkpointing:
@@ -91,6 +100,46 @@ def make_engine(name: str, setup: EngineSetup) -> Engine:
     raise ConfigError(f"train.engine {name!r} is unknown; write torch or deepspeed")
 
 
+def resolve_stage(name: str, setup: EngineSetup) -> int:
+    """The ZeRO stage; ``auto`` is the lowest that fits by forecast on every rank. Collective."""
+    config, ranks = setup.config, setup.ranks
+    if config.zero != "auto":
+        return config.zero
+    size = model_size(setup.model)
+    stages = forecast_stages(
+        size, config, engine=name, precision=setup.precision,
+        world_size=ranks.world_size, sequence_length=setup.sequence_length,
+    )  # fmt: skip
+    mine = lowest_fitting(stages, device_memory(ranks))
+    return int(np.flatnonzero(ranks.all_sum(np.eye(4)[mine]))[-1])
+
+
+def model_size(model: nn.Module) -> ModelSize:
+    """Of a built model."""
+    config: Any = model.config
+    parameters = sum(p.numel() for p in model.parameters())
+    return ModelSize(
+        config.num_hidden_layers, config.hidden_size, config.vocab_size, float(parameters)
+    )
+
+
+def describe(name: str, setup: EngineSetup, **more: Any) -> dict[str, Any]:
+    """What ``Engine.resolved`` holds of any engine."""
+    config, ranks = setup.config, setup.ranks
+    return {
+        "engine": name,
+        "precision": setup.precision,
+        "world_size": ranks.world_size,
+        "device": ranks.device.type,
+        "torch": torch.__version__,
+        "compile": config.compile,
+        "activation_checkpointing": config.activation_checkpointing,
+        "micro_batch": config.micro_batch,
+        "clip": config.clip,
+        **more,
+    }
+
+
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Matrices decay; biases and LayerNorm weights, which have one dimension, do not."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -100,12 +149,13 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     ]
 
 
-def adamw(model: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over the shared groups."""
+def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over the shared groups, as one kernel a group: on GPUs,
+    and on CPUs, where an offloaded optimizer runs too."""
     return torch.optim.AdamW(
         parameter_groups(model, config),
         lr=config.scaled_lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
-        fused=fused,
+        fused=True,
     )

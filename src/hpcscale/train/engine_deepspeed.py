@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
 import os
@@ -15,7 +16,7 @@ from deepspeed.utils import safe_get_full_fp32_param, safe_get_local_optimizer_s
 from torch import Tensor, nn
 
 from hpcscale.errors import CheckpointError
-from hpcscale.train.engine import EngineSetup, adamw
+from hpcscale.train.engine import EngineSetup, adamw, describe, model_size
 from hpcscale.train.moments import Fragment, Moments, on_cpu, own_moments, updates_of
 from hpcscale.train.zero import deepspeed_config
 
@@ -28,10 +29,11 @@ class DeepSpeedEngine:
     def __init__(self, setup: EngineSetup) -> None:
         self.ranks, self.config = setup.ranks, setup.config
         self.precision = setup.precision
+        assert setup.config.zero != "auto", "make_engine resolves it"
         self.stage: int = setup.config.zero
         self.compiled = setup.config.compile
-        # Stage 0 in fp32 has no wrapped optimizer that would report the norm it clips by.
-        self.own_clipping = self.stage == 0 and setup.precision == "fp32"
+        # Stage 0 has no wrapped optimizer that would report the norm it clips by.
+        self.own_clipping = self.stage == 0
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         # DeepSpeed insists on the variables of a launcher, also for a process that needs none.
         os.environ.setdefault("LOCAL_RANK", str(setup.ranks.local_rank))
@@ -44,12 +46,19 @@ class DeepSpeedEngine:
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
         model = setup.model.to(setup.ranks.device).train()
         self.names = {id(p): name for name, p in model.named_parameters()}
+        values = deepspeed_config(
+            setup.config,
+            setup.precision,
+            setup.ranks.world_size,
+            int(model_size(model).parameters),
+        )
+        self.resolved = describe(
+            "deepspeed", setup, zero=self.stage, deepspeed=deepspeed.__version__, config=values
+        )
         self.engine, *_ = deepspeed.initialize(
             model=model,
-            optimizer=adamw(model, setup.config, fused=False),
-            config=deepspeed_config(
-                setup.config, setup.precision, setup.ranks.world_size, self.own_clipping
-            ),
+            optimizer=adamw(model, setup.config),
+            config=copy.deepcopy(values),
             dist_init_required=False,
         )
         self.model: nn.Module = self.engine

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcscale.errors import CheckpointError
-from hpcscale.train.engine import DTYPES, EngineSetup, adamw
+from hpcscale.train.engine import DTYPES, EngineSetup, adamw, describe
 from hpcscale.train.moments import Moments, own_moments
 
 _STATE = "state.pt"
@@ -22,9 +22,10 @@ class TorchEngine:
     def __init__(self, setup: EngineSetup) -> None:
         self.ranks, self.precision = setup.ranks, setup.precision
         self.stage, self.compiled = 0, setup.config.compile
+        self.resolved = describe("torch", setup)
         self.clip = setup.config.clip or float("inf")
         self.module = setup.model.to(setup.ranks.device).train()
-        self.optimizer = adamw(self.module, setup.config, fused=True)
+        self.optimizer = adamw(self.module, setup.config)
         self.scaler = torch.amp.GradScaler(enabled=setup.precision == "fp16")
         self.model: nn.Module = self.module
         if setup.ranks.world_size > 1:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from hpcscale.atomic import write_text
+from hpcscale.atomic import write_json, write_text
 from hpcscale.config.train import TrainConfig
 from hpcscale.data.packing import Batch, PackedStream
 from hpcscale.errors import Preempted, TrainingError
@@ -30,6 +30,7 @@ from hpcscale.train.watch import Watcher
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+ENGINE = "engine.json"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def train(
 ) -> TrainResult:
     """Train ``model`` on every row of ``stream`` once, going on from a checkpoint in ``out``.
 
-    Each step appends a line to ``out/metrics.jsonl``. Where ``stop`` turns true on any rank, all
-    save and raise Preempted. Raises TrainingError where loss or gradient are not finite.
+    ``out/engine.json`` says what runs; each step appends a line to ``out/metrics.jsonl``. Where
+    ``stop`` turns true on any rank, all save and raise Preempted. Raises TrainingError where loss
+    or gradient are not finite.
     ``watcher`` is told of every pass and step, and changes nothing of the training.
     """
     torch.manual_seed(seed)
@@ -92,7 +94,7 @@ def train(
         stream,
         config,
         ranks,
-        make_engine(engine, EngineSetup(model, config, ranks, precision)),
+        make_engine(engine, EngineSetup(model, config, ranks, precision, length)),
         BatchPlan(
             stream.n_rows, config.global_batch // length, ranks.world_size, config.micro_batch
         ),
@@ -103,6 +105,8 @@ def train(
         progress,
         watcher,
     )
+    if ranks.rank == 0:
+        write_json(out / ENGINE, run.engine.resolved)
     position = run.checkpoints.restore(run.engine) or Position(0, 0, 0.0)
     if watcher:
         watcher.started(run.engine, position, run.plan)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hpcscale.atomic import write_json
 from hpcscale.config.train import TrainConfig
 from hpcscale.pipeline.context import Context, StepResult
+from hpcscale.train.zero import resolve_engine
 from hpcscale.units import format_rate
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ MODEL = "model"
 RECORD = "record.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+ENGINE = "engine.json"
 
 
 def train_and_save(
@@ -46,7 +48,7 @@ def train_and_save(
         model,
         stream,
         config,
-        engine=_engine(config, ranks),
+        engine=resolve_engine(config, decides["precision"], ranks.device.type == "cuda"),
         precision=decides["precision"],
         seed=seed,
         ranks=ranks,
@@ -79,13 +81,7 @@ def train_and_save(
         shutil.rmtree(context.directory / CHECKPOINTS, ignore_errors=True)
     ranks.barrier()
     saved = [] if watcher else [f"{MODEL}/{file.name}" for file in out.iterdir()]
-    return StepResult([RECORD, METRICS, *saved], record)
-
-
-def _engine(config: TrainConfig, ranks: Ranks) -> str:
-    if config.engine != "auto":
-        return config.engine
-    return "deepspeed" if ranks.device.type == "cuda" else "torch"
+    return StepResult([RECORD, METRICS, ENGINE, *saved], record)
 
 
 def _device_name(ranks: Ranks) -> str:
