@@ -26,7 +26,7 @@ def main(source: Path, out: Path) -> None:
     write_tables(analysis, out / "tables")  # .tex with booktabs, .csv, .json
 
     # A figure to your own taste: any matplotlib figure can be changed before it is saved.
-    figure = curves.loss_against_tokens_figure(analysis.study)
+    figure = curves.loss_against_tokens(analysis.study)
     figure.axes[0].set_title("Continued pretraining")
     save(figure, out, "figure-1")
 

@@ -38,8 +38,9 @@ def analyse(
         _clear(out / folder)
     write_tables(analysis, out / TABLES)
     drawing = draw(analysis)
-    _save(drawing, out)
-    (out / REPORT).write_text(render(page(analysis, drawing)), encoding="utf-8")
+    written = _save(drawing, out)
+    pictures = {f.stem: f.read_text(encoding="utf-8") for f in written if f.suffix == ".svg"}
+    (out / REPORT).write_text(render(page(analysis, drawing, pictures)), encoding="utf-8")
     return summary(analysis)
 
 

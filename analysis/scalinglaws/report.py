@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
 import pandas as pd
 
 from scalinglaws.analysis import Analysis
 from scalinglaws.checklist import checklist
-from scalinglaws.figures import Drawing, Drawn, svg
+from scalinglaws.figures import Drawing
 from scalinglaws.page import Figure, Page, Section
 from scalinglaws.tables import Table
 from scalinglaws.tabulate import comparison_tables, fit_tables
@@ -51,8 +52,16 @@ def tables(analysis: Analysis) -> list[Table]:
     return [table for table in made if not table.frame.empty]
 
 
-def page(analysis: Analysis, drawing: Drawing, now: datetime | None = None) -> Page:
-    """The page of an analysis and its figures. now: when it was made, for the reader."""
+def page(
+    analysis: Analysis,
+    drawing: Drawing,
+    pictures: Mapping[str, str],
+    now: datetime | None = None,
+) -> Page:
+    """The page of an analysis and its figures.
+
+    pictures: each figure's SVG text by name. now: when the page was made, for the reader.
+    """
     by_name = {table.name: table for table in tables(analysis)}
     setting = analysis.inputs.setting or {}
     name = (setting.get("sweep") or {}).get("name") or analysis.inputs.source
@@ -60,12 +69,13 @@ def page(analysis: Analysis, drawing: Drawing, now: datetime | None = None) -> P
     skipped = [f"Not drawn: {what}: {why}." for what, why in drawing.skipped.items()]
     notes = analysis.comparison.notes if analysis.comparison else ()
     texts = {"Comparison of methods": "\n\n".join(notes)}
-    sections = [
-        Section(
-            title, texts.get(title, ""), items=(*_figures(drawing, title), *_chosen(by_name, names))
+    sections = []
+    for title, names in _SECTIONS:
+        items: tuple[Figure | Table, ...] = (
+            *_figures(drawing, pictures, title),
+            *_chosen(by_name, names),
         )
-        for title, names in _SECTIONS
-    ]
+        sections.append(Section(title, texts.get(title, ""), items))
     return Page(
         title=f"Scaling laws of data selection: {name}",
         subtitle=_subtitle(analysis),
@@ -92,13 +102,13 @@ def _chosen(by_name: dict[str, Table], names: tuple[str, ...]) -> list[Table]:
     return [by_name[name] for name in names if name in by_name]
 
 
-def _figures(drawing: Drawing, section: str) -> list[Figure]:
-    return [_figure(drawn) for drawn in drawing.drawn if drawn.section == section]
-
-
-def _figure(drawn: Drawn) -> Figure:
-    wide = drawn.figure.get_size_inches()[0] > _WIDE
-    return Figure(drawn.name, drawn.caption, drawn.alt, svg(drawn.figure, drawn.name), wide=wide)
+def _figures(drawing: Drawing, pictures: Mapping[str, str], section: str) -> list[Figure]:
+    return [
+        Figure(drawn.name, drawn.caption, drawn.alt, pictures[drawn.name],
+               wide=drawn.figure.get_size_inches()[0] > _WIDE)
+        for drawn in drawing.drawn
+        if drawn.section == section
+    ]  # fmt: skip
 
 
 def provenance(analysis: Analysis) -> Table | None:

@@ -17,7 +17,7 @@ from scalinglaws.laws import Floats, Law, Points, make_laws
 from scalinglaws.read import Losses
 
 #: A lack of fit at this level makes budgets, not runs, the clusters that are resampled.
-_LACK = 0.05
+LACK = 0.05
 
 
 def points_of(frame: pd.DataFrame) -> Points:
@@ -96,9 +96,12 @@ class Study:
 
     @property
     def cluster_kind(self) -> str:
-        """What is resampled as one: ``budgets`` where the fit misses budgets' means."""
+        """What is resampled as one: ``budgets`` where a fit misses budgets' means.
+
+        The level is shared by the methods (Bonferroni).
+        """
         missed = [fit.tests.get("lack_of_fit", 1.0) for fit in self.chosen.values()]
-        return "budgets" if min(missed, default=1.0) < _LACK else "runs"
+        return "budgets" if min(missed, default=1.0) * len(missed) < LACK else "runs"
 
     @cached_property
     def clusters(self) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from scalinglaws.compare import Comparison
 from scalinglaws.forecasts import FACTOR
 from scalinglaws.page.content import Sentence
-from scalinglaws.study import Study
+from scalinglaws.study import LACK, Study
 from scalinglaws.tables import tokens_text
 
 _SURE = 0.05
@@ -171,6 +171,13 @@ def _limits(study: Study) -> Iterator[Sentence]:
     for method, fit in study.chosen.items():
         if not fit.identified:
             yield Sentence(f"{method}, {fit.law.name} law: {fit.message}.", "caution")
+        missed = fit.tests.get("lack_of_fit", 1.0)
+        if missed * len(study.chosen) < LACK:
+            yield Sentence(
+                f"{method}: budgets' means lie farther from the {fit.law.name} law than seeds "
+                f"explain (p = {_p(missed)}). Bands allow for it, intervals of parameters do not.",
+                "caution",
+            )
     lacking = [method for method in study.methods if study.law and method not in study.chosen]
     for failure in study.failures:
         if failure.method in lacking and failure.law == study.law:

@@ -69,13 +69,13 @@ class _Entry:
 _CURVES, _COMPARED, _DOMAINS = "Losses and curves", "Comparison of methods", "Domains"
 _BELIEVED, _RUNS = "Can the fits be believed?", "Runs and costs"
 _ENTRIES = (
-    _Entry("loss-vs-tokens", _CURVES, lambda d: curves.loss_against_tokens_figure(d.study),
+    _Entry("loss-vs-tokens", _CURVES, lambda d: curves.loss_against_tokens(d.study),
            "Eval loss falls with training tokens; one curve a selection method.",
            "Eval loss against training tokens. Points are single runs ({runs}), curves the fitted "
            "{law} law, bands its pointwise 95 % intervals ({draws} resampled fits; {clusters} are "
            "resampled). A fit that did not converge has no band."),
     _Entry("loss-extrapolated", _CURVES,
-           lambda d: curves.loss_against_tokens_figure(d.study, FACTOR),
+           lambda d: curves.loss_against_tokens(d.study, FACTOR),
            "The same curves, dashed to four times the largest budget.",
            "The {law} law, dashed beyond the data to 4 times the largest budget. Bands are "
            "pointwise 95 % intervals if the law holds there. Points are single runs ({runs})."),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +18,6 @@ from scalinglaws.figures.style import (
     note,
     number_axis,
     panels,
-    save,
     styled,
     styles_of,
     token_axis,
@@ -33,13 +30,8 @@ _WIDTH = COLUMN - 0.55
 _BELOW, _POINTS = 0.94, 160
 
 
-def loss_against_tokens(study: Study, out: Path) -> None:
-    """Write ``out``.png, .pdf and .svg of ``loss_against_tokens_figure``."""
-    save(loss_against_tokens_figure(study), out.parent, out.name)
-
-
 @styled
-def loss_against_tokens_figure(study: Study, factor: float = 1.0) -> Figure:
+def loss_against_tokens(study: Study, factor: float = 1.0) -> Figure:
     """Seeds as points, curves with 95 % bands, dashed to ``factor`` times the largest budget."""
     frame, styles = study.losses.frame, styles_of(study.methods)
     figure, grid = panels(height=2.3)

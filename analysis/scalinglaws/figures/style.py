@@ -178,12 +178,16 @@ def save(figure: Figure, directory: Path, name: str) -> list[Path]:
     """Write ``name``.png, .pdf and .svg into ``directory``; the same bytes for the same figure."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    for suffix, undated in _UNDATED.items():
+    layout = figure.get_layout_engine()
+    for suffix, undated in reversed(_UNDATED.items()):
         path = directory / f"{name}.{suffix}"
         with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
             figure.savefig(path, metadata=undated)
+        # Laying out takes most of the time of a save, and the first did it.
+        figure.set_layout_engine("none")
         written.append(path)
-    return written
+    figure.set_layout_engine(layout)
+    return written[::-1]
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -177,7 +177,7 @@ def test_points_are_the_data_and_the_band_is_that_of_the_draws(
     usual: tuple[Study, Comparison, Drawing],
 ) -> None:
     fitted = usual[0]
-    axes = curves.loss_against_tokens_figure(fitted, 4).axes[0]
+    axes = curves.loss_against_tokens(fitted, 4).axes[0]
     for method, style in styles_of(fitted.methods).items():
         (points,) = lines_of(axes, style.colour, style.marker)
         np.testing.assert_array_equal(points, fitted.part(method)[["tokens", "loss"]])
@@ -197,7 +197,7 @@ def test_points_are_the_data_and_the_band_is_that_of_the_draws(
 
 def test_a_fit_without_degrees_of_freedom_has_no_band() -> None:
     fitted, _, drawing = made(("random", "other"), 3, 1, None, True)
-    assert not curves.loss_against_tokens_figure(fitted).axes[0].collections
+    assert not curves.loss_against_tokens(fitted).axes[0].collections
     assert "degrees of freedom" in drawing.skipped["residuals"]
 
 
@@ -293,7 +293,7 @@ def test_files_are_the_same_bytes_and_svg_ids_do_not_clash(
     fitted = usual[0]
     written = []
     for name in ("one", "two"):
-        figure = curves.loss_against_tokens_figure(fitted)
+        figure = curves.loss_against_tokens(fitted)
         paths = save(figure, tmp_path / name, "figure")
         assert [path.suffix for path in paths] == [".png", ".pdf", ".svg"]
         written.append([path.read_bytes() for path in paths])
@@ -310,7 +310,7 @@ def test_the_readers_style_is_neither_used_nor_changed(
     usual: tuple[Study, Comparison, Drawing],
 ) -> None:
     with mpl.rc_context({"font.size": 30, "text.usetex": False, "axes.grid": False}):
-        figure = curves.loss_against_tokens_figure(usual[0])
+        figure = curves.loss_against_tokens(usual[0])
         assert mpl.rcParams["font.size"] == 30
     assert figure.axes[0].xaxis.label.get_fontsize() == 8
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
-from scalinglaws import AnalysisError, analyse, fit_law
+from scalinglaws import Analysis, AnalysisError, Options, fit_law
+from scalinglaws.api import summary, write_fits
 from scalinglaws.bootstrap import band, wild
 from scalinglaws.laws import Power, Rectified
 
@@ -65,7 +66,7 @@ def test_intervals_and_bands_hold_the_truth_as_often_as_they_say() -> None:
     held = {"E": 0, "D0": 0, "beta": 0, "band": 0}
     truth = {"E": 3.0, "D0": 8e5, "beta": 0.9}
     at = np.array([1e6])
-    runs = 120
+    runs = 60
     for _ in range(runs):
         losses = rectified(tokens, 3.0, 4.0, 8e5, 0.9) + rng.normal(0, 0.005, len(tokens))
         fit = fit_law(Rectified(4.0), tokens, losses)
@@ -75,8 +76,8 @@ def test_intervals_and_bands_hold_the_truth_as_often_as_they_say() -> None:
         low, high = band(drawn, at)
         held["band"] += bool(low[0] <= rectified(at, 3.0, 4.0, 8e5, 0.9)[0] <= high[0])
     for name, count in held.items():
-        # 95 % of 120 is 114 with a standard deviation of 2.4.
-        assert count / runs >= 0.89, f"{name}: {count} of {runs}"
+        # 95 % of 60 is 57 with a standard deviation of 1.7; docs/analysis.md has the measured table.
+        assert count / runs >= 0.86, f"{name}: {count} of {runs}"
 
 
 def test_what_the_data_leave_open_is_said() -> None:
@@ -109,11 +110,12 @@ def frame() -> pd.DataFrame:
 
 def test_a_bad_method_does_not_sink_the_others(tmp_path: Path) -> None:
     short = pd.DataFrame([{"method": "short", "tokens": 1e5, "loss": 3.5, "seed": 0}])
-    summary = analyse(pd.concat([frame(), short]), tmp_path, base_loss=4.0)
+    analysis = Analysis(pd.concat([frame(), short]), Options(base_loss=4.0))
+    write_fits(analysis, tmp_path)
     fits = pd.read_csv(tmp_path / "fits.csv")
     assert set(fits["method"]) == {"random", "chosen"}
     assert set(fits["law"]) == {"rectified", "power", "transfer"}
-    said = [line["message"] for line in summary["fits"] if line["method"] == "short"]
+    said = [line["message"] for line in summary(analysis)["fits"] if line["method"] == "short"]
     assert len(said) == 4
     assert all("run" in message and "more" in message for message in said)
     assert (tmp_path / "loss-vs-tokens.png").read_bytes().startswith(b"\x89PNG")
@@ -121,7 +123,7 @@ def test_a_bad_method_does_not_sink_the_others(tmp_path: Path) -> None:
 
 
 def test_without_a_base_loss_it_is_fitted(tmp_path: Path) -> None:
-    analyse(frame(), tmp_path, laws=["rectified"])
+    write_fits(Analysis(frame(), Options(laws=("rectified",))), tmp_path, figure=False)
     fits = pd.read_csv(tmp_path / "fits.csv")
     found = fits[(fits["method"] == "random") & (fits["parameter"] == "L0")].iloc[0]
     assert found["ci_low"] < 4.0 < found["ci_high"]
@@ -129,7 +131,7 @@ def test_without_a_base_loss_it_is_fitted(tmp_path: Path) -> None:
 
 def test_unknown_laws_are_named(tmp_path: Path) -> None:
     with pytest.raises(AnalysisError, match="no law `linear`; known: rectified, power"):
-        analyse(frame(), tmp_path, laws=["linear"])
+        write_fits(Analysis(frame(), Options(laws=("linear",))), tmp_path)
 
 
 def test_names_of_the_package_are_functions_whatever_was_imported_before() -> None:
@@ -140,6 +142,7 @@ def test_names_of_the_package_are_functions_whatever_was_imported_before() -> No
 
     for module in pkgutil.iter_modules(scalinglaws.__path__):
         importlib.import_module(f"scalinglaws.{module.name}")
-    assert callable(scalinglaws.fit)
     assert callable(scalinglaws.analyse)
+    assert callable(scalinglaws.fit_law)
+    assert callable(scalinglaws.Analysis)
     assert scalinglaws.LAWS

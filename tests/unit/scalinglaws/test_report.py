@@ -144,7 +144,7 @@ def test_what_was_left_out_stands_in_the_report(tmp_path: Path) -> None:
     write_tables(part, tmp_path)
     reasons = pd.read_csv(tmp_path / "left-out.csv")["reason"]
     assert len(reasons) == 2
-    text = render(page(part, Drawing((), {"a figure": "a reason"})))
+    text = render(page(part, Drawing((), {"a figure": "a reason"}), {}))
     assert all(escape(reason) in text for reason in reasons)
     assert "Not drawn: a figure: a reason." in text
     kept = Analysis(frame, Options(laws=("rectified",), keep_outliers=True))
