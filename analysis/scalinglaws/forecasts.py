@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scalinglaws.bootstrap import band, wild
+from scalinglaws.bootstrap import band, quantiles, wild
 from scalinglaws.choice import forecast
 from scalinglaws.errors import AnalysisError
 from scalinglaws.estimation import Fit
@@ -35,7 +35,7 @@ def forecasts(study: Study, factor: float = FACTOR) -> pd.DataFrame:
 def holdout(study: Study, count: int) -> pd.DataFrame:
     """Each method's ``count`` largest budgets, forecast by each law from the smaller ones.
 
-    loss is the mean over seeds; ci_low and ci_high the band of the curve. Raises AnalysisError
+    loss is the mean over a budget's cells, predicted that of the curve; ci_low and ci_high the band of the curve. Raises AnalysisError
     where a method has no more budgets than are held out, or no law can be fitted to the rest.
     """
     rows = []
@@ -65,10 +65,12 @@ def _held_out(study: Study, method: str, fit: Fit, kept: Mask) -> list[list[obje
     drawn = wild({method: without}, {method: own}, seed=study.seed)[method]
     rows: list[list[object]] = []
     for budget, cells in frame[~kept].groupby("budget"):
-        at = fit.problem.x[(frame["budget"] == budget).to_numpy()][:1]
-        actual, predicted = float(cells["loss"].mean()), float(without.predict(at)[0])
-        low, high = (float(end[0]) for end in band(drawn, at))
-        rows.append([fit.law.name, method, budget, actual, predicted, low, high,
+        at = fit.problem.x[(frame["budget"] == budget).to_numpy()]
+        actual, predicted = float(cells["loss"].mean()), float(without.predict(at).mean())
+        low, high = quantiles(drawn.predict(at).mean(axis=1))
+        if without.degrees <= 0:
+            low = high = np.array(np.nan)
+        rows.append([fit.law.name, method, budget, actual, predicted, float(low), float(high),
                      predicted / actual - 1])  # fmt: skip
     return rows
 

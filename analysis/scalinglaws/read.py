@@ -107,7 +107,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
             f"{path}: its rows have more fields than its header; name all"
         ) from None
     except (ValueError, OSError) as error:
-        raise AnalysisError(f"{path} is no table that can be read ({error})") from None
+        raise AnalysisError(f"{path} is no table that can be read ({str(error).strip()})") from None
     table.index = pd.RangeIndex(2, len(table) + 2)
     return table.dropna(how="all")
 

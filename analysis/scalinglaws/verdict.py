@@ -55,9 +55,9 @@ def _differences(frame: pd.DataFrame) -> Iterator[Sentence]:
             text = f"{at} the loss of {method} is {abs(size):.4f} nats {way} than that of "
             text += f"{row['reference']} ({sure}"
             if row["p_holm"] < _SURE:
-                yield Sentence(f"{text}, p = {_p(row['p_holm'])} by Holm).")
+                yield Sentence(f"{text}, {_p(row['p_holm'])} by Holm).")
             else:
-                chance = f"p = {_p(row['p_holm'])} by Holm"
+                chance = f"{_p(row['p_holm'])} by Holm"
                 yield Sentence(
                     f"{text}); among all comparisons made, one like it is no surprise ({chance}).",
                     "open",
@@ -65,7 +65,7 @@ def _differences(frame: pd.DataFrame) -> Iterator[Sentence]:
 
 
 def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+    return f"p = {value:.2g}" if value >= 1e-4 else "p < 0.0001"
 
 
 def _overall(nested: pd.DataFrame, permutation: pd.DataFrame) -> Iterator[Sentence]:
@@ -79,8 +79,8 @@ def _overall(nested: pd.DataFrame, permutation: pd.DataFrame) -> Iterator[Senten
     curved = part.loc["one curve", "p"]
     paired = permutation[permutation["methods"] == "all"]["p"].min()
     least = np.nanmin([curved, paired]) if np.isfinite([curved, paired]).any() else np.nan
-    tests = [f"p = {_p(paired)} by permutation within budget and seed"] * bool(np.isfinite(paired))
-    tests += [f"p = {_p(curved)} by an F test of the curves"] * bool(np.isfinite(curved))
+    tests = [f"{_p(paired)} by permutation within budget and seed"] * bool(np.isfinite(paired))
+    tests += [f"{_p(curved)} by an F test of the curves"] * bool(np.isfinite(curved))
     if not least < _SURE:
         yield Sentence(f"One curve does for all methods ({'; '.join(tests)}).", "open")
         return
@@ -175,7 +175,7 @@ def _limits(study: Study) -> Iterator[Sentence]:
         if missed * len(study.chosen) < LACK:
             yield Sentence(
                 f"{method}: budgets' means lie farther from the {fit.law.name} law than seeds "
-                f"explain (p = {_p(missed)}). Bands allow for it, intervals of parameters do not.",
+                f"explain ({_p(missed)}). Bands allow for it, intervals of parameters do not.",
                 "caution",
             )
     lacking = [method for method in study.methods if study.law and method not in study.chosen]

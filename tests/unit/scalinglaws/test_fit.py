@@ -76,7 +76,7 @@ def test_intervals_and_bands_hold_the_truth_as_often_as_they_say() -> None:
         low, high = band(drawn, at)
         held["band"] += bool(low[0] <= rectified(at, 3.0, 4.0, 8e5, 0.9)[0] <= high[0])
     for name, count in held.items():
-        # 95 % of 60 is 57 with a standard deviation of 1.7; docs/analysis.md has the measured table.
+        # 95 % of 60 is 57, its standard deviation 1.7; docs/analysis.md has the table.
         assert count / runs >= 0.86, f"{name}: {count} of {runs}"
 
 
