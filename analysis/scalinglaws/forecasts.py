@@ -35,8 +35,9 @@ def forecasts(study: Study, factor: float = FACTOR) -> pd.DataFrame:
 def holdout(study: Study, count: int) -> pd.DataFrame:
     """Each method's ``count`` largest budgets, forecast by each law from the smaller ones.
 
-    loss is the mean over a budget's cells, predicted that of the curve; ci_low and ci_high the band of the curve. Raises AnalysisError
-    where a method has no more budgets than are held out, or no law can be fitted to the rest.
+    loss is the mean over a budget's cells, predicted that of the curve, ci_low and ci_high its
+    band. Raises AnalysisError where a method has no more budgets than are held out, or no law can
+    be fitted to the rest.
     """
     rows = []
     for method, by_law in study.fits.items():
