@@ -11,6 +11,7 @@ from torch import nn
 from hpcscale.atomic import atomic_directory
 from hpcscale.config.model import Shape, is_local
 from hpcscale.errors import CheckpointError
+from hpcscale.model.attention import install
 
 
 def build_model(shape: Shape, vocab_size: int, context: int, eot_id: int) -> nn.Module:
@@ -83,6 +84,8 @@ def _ready(model: Any) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     model.config.use_cache = False
+    if torch.cuda.is_available():
+        install(model)
     trained: nn.Module = model
     return trained
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from hpcscale.model.attention import segment_mask
 
 IGNORED = -100
 
@@ -21,22 +25,13 @@ def token_nll(
     inputs, targets: int64 [B, T]. With ``segments`` (int64 [B, T]) a token attends only within
     its segment, at ``positions`` that restart there; without, to all of its row before it.
     """
-    extra = {}
+    extra: dict[str, Any] = {}
     if positions is not None:
         extra["position_ids"] = positions
     if segments is not None:
-        extra["attention_mask"] = segment_mask(segments, next(model.parameters()).dtype)
+        extra["attention_mask"] = segment_mask(model, segments)
     logits = model(input_ids=inputs, use_cache=False, **extra).logits
     flat = functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return flat.view(targets.shape)
-
-
-def segment_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive [B, 1, T, T]: 0 where a token may look, the lowest number elsewhere."""
-    length = segments.shape[1]
-    same = segments.unsqueeze(2) == segments.unsqueeze(1)
-    allowed = same & torch.ones(length, length, dtype=torch.bool, device=same.device).tril()
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=same.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)

@@ -1,0 +1,126 @@
+"""Attention within documents: a row holds several, and none looks at another.
+
+On GPUs, FlexAttention (Dong et al. 2024) skips the blocks of a row where nothing may be looked at,
+so that T x T never exists. Elsewhere a dense mask goes to torch's scaled dot product attention.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+_NAME = "hpcscale"
+_log = logging.getLogger(__name__)
+
+
+def install(model: nn.Module) -> None:
+    """Let ``model`` take block masks beside what it took before: without one, nothing changes."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    if getattr(model, "_supports_attention_backend", False):
+        AttentionInterface.register(_NAME, _attend)
+        AttentionMaskInterface.register(_NAME, sdpa_mask)
+        model.set_attn_implementation(_NAME)  # type: ignore[operator]
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any,
+    scaling: float | None = None, **more: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """[B, H, T, D] to [B, T, H, D]: what Transformers calls in each layer."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if not isinstance(attention_mask, BlockMask):
+        dense: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **more
+        )
+        return dense
+    attended = _flex(query.device.type)(
+        query, key, value, block_mask=attention_mask, scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+    return attended.transpose(1, 2).contiguous(), None
+
+
+@functools.cache
+def _compiled() -> Any:
+    return torch.compile(flex_attention)
+
+
+def _flex(device: str) -> Any:
+    """Compiled on GPUs: as written, it makes the T x T scores that it is there to avoid."""
+    return _compiled() if device == "cuda" and not torch.compiler.is_compiling() else flex_attention
+
+
+def segment_mask(model: nn.Module, segments: Tensor) -> Tensor | BlockMask:
+    """For ``model`` and segments int64 [B, T]: blocks where it takes them and they work here."""
+    plain: Any = getattr(model, "module", model)  # an engine wraps what it trains
+    if plain.config._attn_implementation == _NAME and flex_works(segments.device):
+        return block_mask(segments)
+    return dense_mask(segments, next(model.parameters()).dtype)
+
+
+def dense_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive [B, 1, T, T]: 0 where a token may look, the lowest number elsewhere."""
+    length = segments.shape[1]
+    same = segments.unsqueeze(2) == segments.unsqueeze(1)
+    allowed = same & torch.ones(length, length, dtype=torch.bool, device=same.device).tril()
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=same.device)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def block_mask(segments: Tensor) -> BlockMask:
+    """The same in blocks, for all heads."""
+
+    def may_look(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (segments[row, query] == segments[row, key])
+
+    rows, length = segments.shape
+    mask = create_block_mask(may_look, rows, None, length, length, device=segments.device)
+    # GPT-2 of Transformers asks it, as it would a tensor, whether it has to be expanded.
+    mask.ndim = 4  # type: ignore[attr-defined]
+    return mask
+
+
+@functools.cache
+def flex_works(device: torch.device) -> bool:
+    """Whether FlexAttention compiles on this device and agrees with the dense mask, forward and
+    backward; tried once a process, on GPUs alone."""
+    if device.type != "cuda":
+        return False
+    try:
+        worst = disagreement(device, torch.bfloat16)
+    except Exception as error:
+        _log.warning("FlexAttention does not run on %s (%s); masks are dense", device, error)
+        return False
+    if worst > 0.05:
+        _log.warning("FlexAttention is off by %.3g on %s; masks are dense", worst, device)
+    return worst <= 0.05
+
+
+def disagreement(device: torch.device, dtype: torch.dtype) -> float:
+    """The largest difference of FlexAttention to the dense mask in outputs and gradients, next to
+    the largest value of each."""
+    generator = torch.Generator().manual_seed(0)
+    segments = torch.arange(256, device=device).div(100, rounding_mode="floor").expand(2, -1)
+    drawn = torch.randn(3, 2, 2, 256, 64, generator=generator).to(device, dtype)
+
+    def run(blocks: bool) -> list[Tensor]:
+        leaves = drawn.clone().requires_grad_(True)
+        if blocks:
+            out = _flex(device.type)(*leaves, block_mask=block_mask(segments))
+        else:
+            q, k, v = leaves
+            out = scaled_dot_product_attention(q, k, v, dense_mask(segments, dtype))
+        (gradient,) = torch.autograd.grad(out.square().sum(), leaves)
+        return [out.detach(), gradient]
+
+    pairs = zip(run(True), run(False), strict=True)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
