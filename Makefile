@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TORCH  := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 SHELL  := bash
 
-.PHONY: help demo test test-slurm test-slow lint format package golden clean
+.PHONY: help demo test test-slurm test-slow fault-battery lint format package golden clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,10 @@ test-slurm: $(BIN)/hpcscale  ## the tests on a real Slurm alone (root; see slurm
 	$(BIN)/python -m pytest -m slurm tests/cluster
 
 test-slow: $(BIN)/hpcscale   ## the long tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not faults"
+
+fault-battery: $(BIN)/hpcscale  ## disturb trainings in every way; the table goes to docs/reliability.md
+	HPCSCALE_FAULT_TABLE=docs/reliability.md $(BIN)/python -m pytest -m faults tests/faults
 
 lint: $(BIN)/hpcscale   ## ruff, mypy, shellcheck
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -144,7 +144,8 @@ def test_a_cell_killed_in_mid_training_goes_on_bit_for_bit(
     metrics = [json.loads(line) for line in (cell / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == list(range(1, len(metrics) + 1))
     record = [json.loads(line) for line in (cell / "attempts.jsonl").read_text().splitlines()]
-    assert [line["outcome"] for line in record] == ["done"], "it went on rather than start over"
+    assert [line["outcome"] for line in record] == ["killed", "done"]
+    assert 0 < record[1]["from_step"] <= record[0]["step"], "it went on rather than start over"
 
 
 def test_ctrl_c_leaves_a_directory_that_the_next_call_continues(

@@ -5,40 +5,56 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import subprocess
+import signal
 import sys
+import time
 from collections.abc import Mapping
+from typing import NoReturn
 
 from hpcscale.cluster.local import ENTRY
 from hpcscale.errors import Preempted, TaskError
+from hpcscale.train.signals import StopFlag
 
 #: Outside the ephemeral range of Linux, 32768 to 60999.
 _FIRST_PORT, _PORTS = 61000, 4536
+_RANK_0_FIRST = 10.0
 _RANGE = re.compile(r"^([^\[\],]*)\[([^\]]*)\](.*)$")
 
 
 def run_element(run_dir: str, task_ids: list[str], max_restarts: int) -> int:
     """One rank of an array element; the function that submitit carries to the node.
 
-    A preempted element goes back into the queue, by its rank 0, at most ``max_restarts`` times.
-    Raises TaskError where a task failed, so that Slurm counts the element as failed too.
+    A rank that is asked to stop ends with the code of Preempted, by which the batch script knows
+    to send the element back into the queue. Raises TaskError where a task failed, so that Slurm
+    counts the element as failed too.
     """
     os.environ.update(rank_environment(os.environ))
     module, _, function = ENTRY.partition(":")
     try:
-        code = getattr(importlib.import_module(module), function)(run_dir, task_ids)
+        # From here on, not only once the imports are done, which takes seconds.
+        with StopFlag():
+            entry = getattr(importlib.import_module(module), function)
+            code = entry(run_dir, task_ids, max_restarts)
     except Preempted as stop:
-        print(f"hpcscale: {stop}", file=sys.stderr, flush=True)
-        if os.environ["RANK"] == "0":
-            requeue(os.environ, max_restarts)
-        if "torch.distributed" in sys.modules:
-            from hpcscale.train.distributed import skip_teardown
-
-            skip_teardown(0)
-        return 0
+        _leave(stop)
     if code:
         raise TaskError(f"one of {', '.join(task_ids)} failed with code {code}; see above")
     return 0
+
+
+def _leave(stop: Preempted) -> NoReturn:
+    """End at once: threads of the process group may wait for ranks that have left already.
+
+    srun ends the other ranks with the first that leaves, so that none waits for it in vain, as
+    one that was stopped before its training would be waited for. Rank 0, which keeps the
+    records, goes first where it can.
+    """
+    print(f"hpcscale: {stop}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if os.environ.get("RANK", "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(_RANK_0_FIRST)
+    os._exit(stop.exit_code)
 
 
 def rank_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -83,19 +99,3 @@ def _expand(part: str) -> list[str]:
         width = len(first)
         numbers += [str(n).zfill(width) for n in range(int(first), int(last or first) + 1)]
     return [f"{head}{number}{tail}" for number in numbers for tail in _expand(rest)]
-
-
-def requeue(environ: Mapping[str, str], max_restarts: int) -> None:
-    """Send this job, or this element of its array, back into the queue."""
-    restarts = int(environ.get("SLURM_RESTART_COUNT", "0"))
-    if restarts >= max_restarts:
-        print(
-            f"hpcscale: restarted {restarts} times, which is the site's max_restarts; not again. "
-            "The state is saved: `hpcscale sweep` goes on from it",
-            file=sys.stderr,
-            flush=True,
-        )
-        return
-    array, element = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{element}" if array and element else environ["SLURM_JOB_ID"]
-    subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)

@@ -5,7 +5,6 @@ The only importer of submitit.
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from hpcscale.cluster.container import container_wrap
 from hpcscale.cluster.entry import run_element
+from hpcscale.cluster.restart import requeue_lines, signal_lead, time_minutes
 from hpcscale.config.profile import SiteProfile
 from hpcscale.config.resources import Resources
 from hpcscale.errors import ClusterError
@@ -96,26 +96,25 @@ class SlurmExecutor:
         self, name: str, resources: Resources, dependencies: Sequence[str]
     ) -> dict[str, Any]:
         profile = self.profile
-        minutes = math.ceil(resources.time / 60)
         values: dict[str, Any] = {
             "job_name": name,
             "partition": resources.partition or profile.partition,
             "account": profile.account,
             "qos": profile.qos,
             "constraint": profile.constraint,
-            "time": minutes,
+            "time": time_minutes(resources),
             "nodes": resources.nodes,
             "ntasks_per_node": resources.gpus or resources.ranks,
             "cpus_per_task": resources.cpus,
             "gpus_per_node": resources.gpus or None,
             "mem": f"{resources.memory // 2**20}M" if resources.memory else None,
-            # A short job must not be told to stop as soon as it starts.
-            "signal_delay_s": min(profile.signal_seconds, minutes * 60 // 4),
+            "signal_delay_s": signal_lead(profile, resources),
             "array_parallelism": resources.array_parallelism or profile.max_array_size,
             "wckey": None,
             "stderr_to_stdout": True,
             "dependency": "afterany:" + ":".join(dependencies) if dependencies else None,
             "setup": setup_lines(profile, resources),
+            "teardown": requeue_lines(),
             "srun_args": self._srun_args(resources),
             "additional_parameters": {"requeue": True, **profile.extra_sbatch},
         }

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpcscale.atomic import DONE, read_done, read_json, temporary_name, verify_done
 from hpcscale.errors import TaskError
+from hpcscale.train.signals import LeadTime
 
 PROGRESS = "progress.json"
 SPEC = "task.json"
@@ -25,15 +26,22 @@ class InputMissing(TaskError):
 
 @dataclass
 class StepResult:
-    """File names of the outputs, relative to the task's directory, and facts for its marker."""
+    """File names of the outputs, relative to the task's directory, and facts for its marker.
+
+    scrap: folders that only an unfinished task needs.
+    """
 
     outputs: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
+    scrap: tuple[str, ...] = ()
 
 
 @dataclass
 class Context:
-    """One task on one rank."""
+    """One task on one rank.
+
+    from_step, lead: of this attempt at a training; where it went on, and how long a stop takes.
+    """
 
     run_dir: Path
     spec: dict[str, Any]
@@ -41,6 +49,8 @@ class Context:
     deferring: Callable[[], AbstractContextManager[None]] = nullcontext
     rank: int = 0
     world_size: int = 1
+    from_step: int | None = None
+    lead: LeadTime = field(default_factory=LeadTime)
     _reported: float = 0.0
 
     @property

@@ -13,6 +13,7 @@ from hpcscale.atomic import DONE, write_json
 from hpcscale.cluster.local import LocalJob, core_count, gpu_count, start
 from hpcscale.config.resources import Resources
 from hpcscale.errors import Preempted
+from hpcscale.pipeline.attempts import RUNNING, note_killed
 from hpcscale.pipeline.elements import Element, group
 from hpcscale.pipeline.progress import Display
 from hpcscale.pipeline.state import JOB, State
@@ -139,18 +140,18 @@ def _collect(
         display.finished(*ended)
         for task in item.element.tasks:
             if task not in ended:
-                _note_death(sweep, item.element, task.id, task.key, code)
+                _note_death(sweep, task.id, task.key, code)
                 display.failed(task, log_path(sweep.run_dir, item.element))
 
 
-def _note_death(sweep: Sweep, element: Element, task_id: str, key: str, code: int) -> None:
+def _note_death(sweep: Sweep, task_id: str, key: str, code: int) -> None:
     """A process killed from outside could not say so itself."""
-    path = sweep.run_dir / task_id / FAILED
-    started = (sweep.run_dir / task_id / "running.json").exists()
-    if code < 0 and started and not path.exists():
-        reason = f"killed by signal {-code} ({signal.Signals(-code).name})"
-        write_json(path, {"key": key, "error": reason, "at": time.time()})
-        (sweep.run_dir / task_id / "running.json").unlink(missing_ok=True)
+    directory = sweep.run_dir / task_id
+    if code < 0 and (directory / RUNNING).exists():
+        note_killed(directory)
+        if not (directory / FAILED).exists():
+            reason = f"killed by signal {-code} ({signal.Signals(-code).name})"
+            write_json(directory / FAILED, {"key": key, "error": reason, "at": time.time()})
 
 
 def _run_analysis(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcscale.atomic import read_done
+from hpcscale.pipeline.attempts import RUNNING, process_birth
 from hpcscale.pipeline.graph import Task
-from hpcscale.pipeline.task import FAILED, RUNNING, process_birth
+from hpcscale.pipeline.task import FAILED
 
 JOB = "job.json"
 

@@ -26,6 +26,7 @@ from hpcscale.train.checkpoint import Checkpoints, Position
 from hpcscale.train.distributed import Ranks, peak_memory
 from hpcscale.train.engine import Engine, EngineSetup, make_engine
 from hpcscale.train.schedule import Schedule
+from hpcscale.train.signals import LeadTime
 from hpcscale.train.watch import Watcher
 
 METRICS = "metrics.jsonl"
@@ -61,6 +62,7 @@ class _Run:
     stop: Callable[[], bool]
     progress: Callable[[dict[str, Any]], None] | None
     watcher: Watcher | None
+    lead: LeadTime
     started: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
 
@@ -79,13 +81,15 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[dict[str, Any]], None] | None = None,
     watcher: Watcher | None = None,
+    lead: LeadTime | None = None,
 ) -> TrainResult:
     """Train ``model`` on every row of ``stream`` once, going on from a checkpoint in ``out``.
 
     ``out/engine.json`` says what runs; each step appends a line to ``out/metrics.jsonl``. Where
     ``stop`` turns true on any rank, all save and raise Preempted. Raises TrainingError where loss
     or gradient are not finite.
-    ``watcher`` is told of every pass and step, and changes nothing of the training.
+    ``watcher`` is told of every pass and step, and changes nothing of the training. ``lead`` is
+    told how long steps and saves take.
     """
     torch.manual_seed(seed)
     length = stream.sequence_length
@@ -104,6 +108,7 @@ def train(
         stop,
         progress,
         watcher,
+        lead or LeadTime(),
     )
     if ranks.rank == 0:
         write_json(out / ENGINE, run.engine.resolved)
@@ -149,6 +154,7 @@ def _step(run: _Run, position: Position) -> tuple[Position, dict[str, Any]]:
     loss = total / tokens
     _check_finite(run, position.step + 1, loss, norm)
     seconds = time.monotonic() - began
+    run.lead.note_step(seconds)
     after = Position(position.step + 1, position.tokens + tokens, position.seconds + seconds)
     if run.watcher:
         run.watcher.after_step(after, lr, run.engine)
@@ -214,7 +220,7 @@ def _save_if_due(run: _Run, position: Position) -> Position:
     """All ranks agree on whether to stop and whether to save, since both are collective."""
     every = run.config.checkpoint
     overdue = time.monotonic() - run.saved >= every.every
-    counted = every.every_steps and position.step and position.step % every.every_steps == 0
+    counted = position.step and _counted(run.config, position)
     # Rank 0's clock decides for all.
     wishes = [float(run.stop()), float(overdue and run.ranks.rank == 0)]
     stopping, due = run.ranks.all_sum(wishes) > 0
@@ -223,13 +229,24 @@ def _save_if_due(run: _Run, position: Position) -> Position:
     if position.step:
         if run.watcher:
             run.watcher.before_save(position)
+        began = time.monotonic()
         run.checkpoints.save(run.engine, position)
         run.saved = time.monotonic()
+        run.lead.note_save(run.saved - began)
     if stopping:
         raise Preempted(
             f"stopped after step {position.step} of {run.plan.steps}; the state is saved"
         )
     return position
+
+
+def _counted(config: TrainConfig, position: Position) -> bool:
+    """Whether the step before ``position`` completed a number of steps or tokens to save at."""
+    every, tokens = config.checkpoint, config.checkpoint.every_tokens
+    if every.every_steps and position.step % every.every_steps == 0:
+        return True
+    before = position.tokens - config.global_batch
+    return tokens is not None and position.tokens // tokens > before // tokens
 
 
 def _check_finite(run: _Run, step: int, loss: float, norm: float) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -54,3 +55,24 @@ class StopFlag:
 
     def is_set(self) -> bool:
         return self._set.is_set()
+
+
+@dataclass
+class LeadTime:
+    """How long a stop takes at most: the signal comes as a step begins, and the save follows.
+
+    step, save: the longest seen, in seconds.
+    """
+
+    step: float = 0.0
+    save: float = 0.0
+
+    def note_step(self, seconds: float) -> None:
+        self.step = max(self.step, seconds)
+
+    def note_save(self, seconds: float) -> None:
+        self.save = max(self.save, seconds)
+
+    @property
+    def seconds(self) -> float:
+        return self.step + self.save

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from hpcscale.cluster.container import container_wrap
-from hpcscale.cluster.entry import expand_hosts, rank_environment, requeue
+from hpcscale.cluster.entry import expand_hosts, rank_environment
 from hpcscale.cluster.executor import SlurmExecutor
 from hpcscale.cluster.liveness import alive, check_partition, slurm_available
 from hpcscale.cluster.profile_shell import profile_shell
+from hpcscale.cluster.restart import requeue_lines, signal_lead
 from hpcscale.config.profile import ContainerConfig, SiteProfile, load_profile
 from hpcscale.config.resources import Resources
 from hpcscale.errors import ClusterError
@@ -160,13 +161,45 @@ def test_partitions_are_those_of_the_cluster(fake) -> None:  # type: ignore[no-u
     assert not slurm_available()
 
 
-def test_an_element_requeues_itself_until_the_limit(fake, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+ELEMENT = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "5"}
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "environment", "asked"),
+    [(75, "RUNNING", ELEMENT, "5_3"), (137, "RUNNING", {"SLURM_JOB_ID": "9"}, "9"),
+     (140, "RUNNING", ELEMENT, "5_3"), (75, "COMPLETING", ELEMENT, None),
+     (1, "RUNNING", ELEMENT, None), (0, "RUNNING", ELEMENT, None)],
+)  # fmt: skip
+def test_what_was_stopped_or_killed_goes_back_into_the_queue(
+    fake, tmp_path, code: int, state: str, environment: dict[str, str], asked: str | None
+) -> None:  # type: ignore[no-untyped-def]
+    """A job that somebody cancelled is completing, and must not come back."""
+    fake("srun", f"exit {code}")
+    fake("squeue", f"echo {state}")
     fake("scontrol", f"echo $@ >>{tmp_path}/asked")
-    requeue({"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "9"}, 2)
-    requeue({"SLURM_JOB_ID": "9", "SLURM_RESTART_COUNT": "1"}, 2)
-    requeue({"SLURM_JOB_ID": "9", "SLURM_RESTART_COUNT": "2"}, 2)
-    assert (tmp_path / "asked").read_text().split("\n")[:-1] == ["requeue 5_3", "requeue 9"]
-    assert "max_restarts" in capsys.readouterr().err
+    script = "\n".join(["srun", *requeue_lines()])
+    done = subprocess.run(
+        ["bash", "-c", script], env={"PATH": os.environ["PATH"], **environment}, check=False
+    )
+    assert done.returncode == code
+    log = tmp_path / "asked"
+    assert (log.read_text().strip() if log.exists() else None) == (asked and f"requeue {asked}")
+
+
+def test_requeueing_waits_for_a_controller_that_is_away(fake, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    fake("srun", "exit 75")
+    fake("sleep", f"touch {tmp_path}/waited")
+    fake("squeue", f"test -e {tmp_path}/waited && echo RUNNING")
+    fake("scontrol", f"echo $@ >>{tmp_path}/asked")
+    script = "\n".join(["srun", *requeue_lines()])
+    subprocess.run(["bash", "-c", script], env={"PATH": os.environ["PATH"], **ELEMENT}, check=False)
+    assert (tmp_path / "asked").read_text() == "requeue 5_3\n"
+
+
+def test_a_short_job_is_not_told_to_stop_as_soon_as_it_starts() -> None:
+    site = SiteProfile(name="s", signal_seconds=90)
+    assert signal_lead(site, Resources(time="4h")) == 90  # type: ignore[arg-type]
+    assert signal_lead(site, Resources(time="2m")) == 30  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import DataError
 from hpcscale.pipeline.context import Context, StepResult
@@ -60,4 +62,4 @@ def run(context: Context) -> StepResult:
     folders = [context.directory / name for name in (SNAPSHOTS, CAPTURE)]
     written = [p for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()]
     outputs = [str(path.relative_to(context.directory)) for path in written]
-    return StepResult([*result.outputs, *outputs], result.facts)
+    return replace(result, outputs=[*result.outputs, *outputs])

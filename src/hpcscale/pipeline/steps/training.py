@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from hpcscale.atomic import write_json
@@ -56,6 +55,7 @@ def train_and_save(
         key=context.key,
         stop=context.stop,
         progress=lambda line: _report(context, line, stream.n_tokens),
+        lead=context.lead,
         watcher=watcher,
     )
     out = context.directory / MODEL
@@ -77,11 +77,10 @@ def train_and_save(
         if watcher is None:
             save_model(model, out, result.weights)
         write_json(context.directory / RECORD, record)
-        # The model is what later stages read; the training state served its purpose.
-        shutil.rmtree(context.directory / CHECKPOINTS, ignore_errors=True)
     ranks.barrier()
     saved = [] if watcher else [f"{MODEL}/{file.name}" for file in out.iterdir()]
-    return StepResult([RECORD, METRICS, ENGINE, *saved], record)
+    # The model is what later stages read; the training state has then served its purpose.
+    return StepResult([RECORD, METRICS, ENGINE, *saved], record, scrap=(CHECKPOINTS,))
 
 
 def _device_name(ranks: Ranks) -> str:
@@ -93,5 +92,7 @@ def _device_name(ranks: Ranks) -> str:
 
 
 def _report(context: Context, line: dict[str, Any], total: int) -> None:
+    if context.from_step is None:
+        context.from_step = line["step"] - 1
     note = f"loss {line['loss']:.4f}, {format_rate(line['tokens_per_second'])} tokens/s"
     context.progress(line["tokens"], total, "tokens", note)

@@ -8,10 +8,10 @@ from typing import Any
 
 from hpcscale.atomic import read_done, read_json
 from hpcscale.config.model import ModelConfig
+from hpcscale.pipeline.attempts import ATTEMPTS
 from hpcscale.pipeline.estimate import flops_per_token
 from hpcscale.pipeline.steps.training import RECORD
 from hpcscale.pipeline.tables.reading import Row, input_ids, read_lines, read_spec
-from hpcscale.pipeline.task import ATTEMPTS
 
 COLUMNS = ["method", "stage", "tasks", "flops", "device_hours", "device", "shared_with"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcscale.atomic import read_done, read_json, sha256_file
+from hpcscale.pipeline.attempts import ATTEMPTS
 from hpcscale.pipeline.steps.evaluate import RECORD as EVALUATION
 from hpcscale.pipeline.steps.training import RECORD as TRAINING
 from hpcscale.pipeline.tables.reading import Row, input_ids, read_lines, read_record, read_spec
-from hpcscale.pipeline.task import ATTEMPTS
 
 _COUNTED = {
     "tokens": "what the optimizer was asked to predict; padding never counts",

@@ -1,0 +1,244 @@
+"""Faults on a real Slurm: the cell comes back by itself and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.devcluster import Cluster
+from faults.conftest import Battery, Start
+from faults.harness import (
+    EVERY,
+    Disturbed,
+    Ending,
+    break_newest_checkpoint,
+    eventually,
+    small_disk,
+)
+
+pytestmark = [pytest.mark.slurm, pytest.mark.faults, pytest.mark.slow]
+AT = 50
+
+
+def outcomes(cell: Disturbed) -> list[str]:
+    return [line["outcome"] for line in cell.attempts()]
+
+
+def node_state(cluster: Cluster, node: str) -> str:
+    return cluster.run("sinfo", "-h", "-n", node, "-p", "main", "-o", "%t").stdout.strip()
+
+
+def test_nothing(start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
+    cell = start_slurm()
+    cell.finish()
+    assert outcomes(cell) == ["done"]
+    battery.note("none", "Slurm", cell, undisturbed, 0.0, 0)
+
+
+def test_preemption(
+    start_slurm: Start, battery: Battery, undisturbed: Ending, devcluster: Cluster, tmp_path: Path
+) -> None:
+    cell = start_slurm("--site", str(tmp_path / "low.yaml"))
+    cell.reach(AT)
+
+    def more_important() -> None:
+        words = ("--partition=main", "--nodelist=node1", "--exclusive", "--output=/dev/null")
+        devcluster.run("sbatch", *words, "--wrap", "sleep 2")
+
+    back = cell.seconds_to_be_back(more_important)
+    cell.finish()
+    assert outcomes(cell) == ["preempted", "done"]
+    battery.note("preempted by a higher partition", "Slurm", cell, undisturbed, back, 0)
+
+
+def test_time_limit(start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
+    """The ranks stand still until the signal is due, so that no machine is too fast for it."""
+    cell = start_slurm("--set", "resources.train.time=1m")
+    cell.reach(AT)
+    cell.signal_ranks(signal.SIGSTOP)
+    running = cell.running()
+    assert running is not None
+    time.sleep(max(0.0, running["started"] + 46 - time.time()))
+    back = cell.seconds_to_be_back(lambda: cell.signal_ranks(signal.SIGCONT))
+    cell.finish()
+    assert outcomes(cell) == ["preempted", "done"]
+    battery.note("time limit", "Slurm", cell, undisturbed, back, 0)
+
+
+@pytest.mark.parametrize("name", ["USR2", "TERM"])
+def test_signal(name: str, start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
+    cell = start_slurm()
+    cell.reach(AT)
+    words = ["scancel", f"--signal={name}", cell.job]
+    back = cell.seconds_to_be_back(lambda: subprocess.run(words, check=True) and None)
+    cell.finish()
+    assert outcomes(cell) == ["preempted", "done"]
+    battery.note(f"`scancel --signal={name}`", "Slurm", cell, undisturbed, back, 0)
+
+
+def test_requeue_by_hand(start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
+    cell = start_slurm()
+    cell.reach(AT)
+    words = ["scontrol", "requeue", cell.job]
+    back = cell.seconds_to_be_back(lambda: subprocess.run(words, check=True) and None)
+    cell.finish()
+    battery.note("`scontrol requeue`", "Slurm", cell, undisturbed, back, EVERY)
+
+
+@pytest.mark.parametrize("count", [1, None])
+def test_killed_ranks(
+    count: int | None, start_slurm: Start, battery: Battery, undisturbed: Ending
+) -> None:
+    cell = start_slurm()
+    cell.reach(AT)
+    back = cell.seconds_to_be_back(lambda: cell.kill_ranks(count))
+    cell.finish()
+    fault = "`kill -9` of one rank" if count else "`kill -9` of all ranks"
+    battery.note(fault, "Slurm", cell, undisturbed, back, EVERY)
+
+
+def test_killed_node(
+    start_slurm: Start, battery: Battery, undisturbed: Ending, devcluster: Cluster
+) -> None:
+    cell = start_slurm()
+    cell.reach(AT)
+
+    def fault() -> None:
+        devcluster.tool("node", "kill", "node1")
+        eventually(lambda: node_state(devcluster, "node1").startswith("down"), 90, 0.5)
+        devcluster.tool("node", "start", "node1")
+
+    back = cell.seconds_to_be_back(fault)
+    cell.finish()
+    assert outcomes(cell) == ["killed", "done"]
+    battery.note("`kill -9` of a slurmd and its steps", "Slurm", cell, undisturbed, back, EVERY)
+
+
+def test_signal_during_a_save(start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
+    cell = start_slurm()
+    cell.reach(2 * EVERY - 5)
+    ranks = cell.ranks()
+
+    def fault() -> None:
+        eventually(lambda: list(cell.cell.glob("checkpoints/*.partial")), 60, 0.0005)
+        for pid in ranks:
+            os.kill(pid, signal.SIGTERM)
+
+    back = cell.seconds_to_be_back(fault)
+    cell.finish()
+    assert outcomes(cell) == ["preempted", "done"]
+    battery.note("SIGTERM during a save", "Slurm", cell, undisturbed, back, 0)
+
+
+def test_kill_during_a_save(start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
+    cell = start_slurm()
+    cell.reach(2 * EVERY - 5)
+    ranks = cell.ranks()
+
+    def fault() -> None:
+        eventually(lambda: list(cell.cell.glob("checkpoints/*.partial")), 60, 0.0005)
+        for pid in ranks:
+            os.kill(pid, signal.SIGKILL)
+
+    back = cell.seconds_to_be_back(fault)
+    cell.finish()
+    battery.note("`kill -9` during a save", "Slurm", cell, undisturbed, back, EVERY)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit-flipped"])
+def test_broken_checkpoint(
+    damage: str, start_slurm: Start, battery: Battery, undisturbed: Ending
+) -> None:
+    cell = start_slurm()
+    cell.reach(AT)
+
+    def fault() -> None:
+        cell.kill_ranks()
+        eventually(lambda: not cell.ranks(), 30)
+        break_newest_checkpoint(cell.cell, damage)
+
+    back = cell.seconds_to_be_back(fault)
+    cell.finish()
+    battery.note(f"newest checkpoint {damage}", "Slurm", cell, undisturbed, back, 2 * EVERY)
+
+
+def test_controller_restart(
+    start_slurm: Start, battery: Battery, undisturbed: Ending, devcluster: Cluster
+) -> None:
+    cell = start_slurm()
+    cell.reach(AT)
+    began = time.monotonic()
+    devcluster.tool("controller", "restart")
+    back = time.monotonic() - began
+    cell.finish()
+    assert outcomes(cell) == ["done"]
+    battery.note("controller restarted", "Slurm", cell, undisturbed, back, 0)
+
+
+def test_preempted_while_the_controller_is_away(
+    start_slurm: Start, battery: Battery, undisturbed: Ending, devcluster: Cluster
+) -> None:
+    cell = start_slurm()
+    cell.reach(AT)
+
+    def fault() -> None:
+        devcluster.tool("controller", "kill")
+        cell.signal_ranks(signal.SIGUSR2)
+        eventually(lambda: cell.attempts(), 60)
+        devcluster.tool("controller", "start")
+
+    back = cell.seconds_to_be_back(fault)
+    cell.finish()
+    assert outcomes(cell) == ["preempted", "done"]
+    battery.note("USR2 while the controller is dead", "Slurm", cell, undisturbed, back, 0)
+
+
+def test_a_full_disk(start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
+    """The state says what is wrong; once there is room, the same command goes on."""
+    cell = start_slurm()
+    eventually(lambda: list(cell.run.glob("cells/random-*")), 60)
+    with small_disk(cell.cell / "checkpoints", 8, "node1") as room:
+        cell.finish(code=1)
+        assert "No space left" in cell.status(), cell.status()
+        room()
+        began = time.monotonic()
+        cell.start()
+        cell.finish()
+    battery.note(
+        "disk full during a save", "Slurm", cell, undisturbed, time.monotonic() - began, EVERY
+    )
+
+
+def test_a_cancelled_job_stays_cancelled(
+    start_slurm: Start, undisturbed: Ending, devcluster: Cluster
+) -> None:
+    cell = start_slurm()
+    cell.reach(AT)
+    job = cell.job
+    devcluster.run("scancel", job)
+    cell.finish(code=1)
+    time.sleep(8)
+    assert devcluster.run("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").stdout.split() in (
+        [], ["CANCELLED"],
+    )  # fmt: skip
+    cell.start()
+    cell.finish()
+    assert Ending.of(cell.run) == undisturbed
+
+
+def test_attempts_without_gain_end(start_slurm: Start, undisturbed: Ending) -> None:
+    cell = start_slurm("--set", "train.checkpoint.every_steps=1000")
+    for _ in range(2):
+        before = cell.running() if list(cell.run.glob("cells/random-*")) else None
+        eventually(lambda b=before: (now := cell.running()) and now != b and cell.steps() > 2)  # type: ignore[misc]
+        cell.kill_ranks()
+    output = cell.finish(code=1)
+    assert "the last 2 attempts began at step 0" in output
+    cell.start()
+    cell.finish()
+    assert Ending.of(cell.run) == undisturbed
