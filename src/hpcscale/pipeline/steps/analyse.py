@@ -32,7 +32,10 @@ def run(context: Context) -> StepResult:
         with atomic_writer(out / name, "w") as handle:
             frame.to_csv(handle, index=False)
     write_json(out / SETTING, collect_setting(context.run_dir, params))
-    summary = scalinglaws.analyse(out, out)
+    try:
+        summary = scalinglaws.analyse(out, out)
+    except scalinglaws.AnalysisError as error:
+        raise TaskError(f"the losses in {out / RESULTS} cannot be analysed: {error}") from None
     write_json(out / SUMMARY, {"name": params["name"], "missing": missing, **summary})
     # Fits, figures and the report are not under the marker: `hpcscale report RUN` may write them
     # anew with other options, and that is no reason to run the sweep's analysis again.
