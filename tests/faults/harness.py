@@ -185,6 +185,10 @@ class Disturbed:
         words = command("status", self.run)
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
+    def plan(self) -> str:
+        words = [*command("sweep", self.file, *self.options), "--dry-run"]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
     @property
     def job(self) -> str:
         return str(json.loads((self.cell / "job.json").read_text())["id"])
@@ -212,6 +216,13 @@ class Disturbed:
         """SIGKILL for the last ``count`` ranks, or for all."""
         for pid in self.ranks()[-(count or 0) :]:
             os.kill(pid, signal.SIGKILL)
+
+
+def awaits(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal waits for a process that stands still."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (pending,) = (line.split()[1] for line in lines if line.startswith("ShdPnd:"))
+    return bool(int(pending, 16) >> (number - 1) & 1)
 
 
 @contextmanager

@@ -23,10 +23,13 @@ from hpcscale.errors import ClusterError
 
 
 class SlurmExecutor:
-    """Submits arrays for one site; logs and submitit's own files go to ``folder``."""
+    """Submits arrays for one site; logs and submitit's own files go to ``folder``.
 
-    def __init__(self, profile: SiteProfile, folder: Path) -> None:
-        self.profile, self.folder = profile, folder.absolute()
+    exclude: nodes that no job may get, besides those that the profile excludes.
+    """
+
+    def __init__(self, profile: SiteProfile, folder: Path, exclude: Sequence[str] = ()) -> None:
+        self.profile, self.folder, self.exclude = profile, folder.absolute(), exclude
 
     def submit(
         self,
@@ -116,9 +119,14 @@ class SlurmExecutor:
             "setup": setup_lines(profile, resources),
             "teardown": requeue_lines(),
             "srun_args": self._srun_args(resources),
-            "additional_parameters": {"requeue": True, **profile.extra_sbatch},
+            "additional_parameters": {"requeue": True, **profile.extra_sbatch, **self._excluded()},
         }
         return {key: value for key, value in values.items() if value is not None or key == "wckey"}
+
+    def _excluded(self) -> dict[str, str]:
+        own = self.profile.extra_sbatch.get("exclude")
+        nodes = [*([str(own)] if own else []), *self.exclude]
+        return {"exclude": ",".join(nodes)} if nodes else {}
 
     def _srun_args(self, resources: Resources) -> list[str]:
         flags, _ = container_wrap(self.profile.container, [])

@@ -16,7 +16,7 @@ _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAI
 
 def slurm_available() -> bool:
     """Whether ``sbatch`` is installed and the controller answers."""
-    return shutil.which("sbatch") is not None and _ask("sinfo", "-h", "-o", "%R") is not None
+    return shutil.which("sbatch") is not None and ask("sinfo", "-h", "-o", "%R") is not None
 
 
 def alive(jobs: Sequence[str]) -> dict[str, str]:
@@ -24,7 +24,7 @@ def alive(jobs: Sequence[str]) -> dict[str, str]:
 
     One call for all. Where Slurm does not answer every job is unknown, never gone.
     """
-    lines = _ask("squeue", "--me", "-h", "-r", "-o", "%i %T")
+    lines = ask("squeue", "--me", "-h", "-r", "-o", "%i %T")
     if lines is None:
         return dict.fromkeys(jobs, "unknown")
     states: dict[str, str] = {}
@@ -37,7 +37,7 @@ def alive(jobs: Sequence[str]) -> dict[str, str]:
 
 def check_partition(name: str) -> None:
     """Raises ClusterError naming the partitions there are."""
-    answer = _ask("sinfo", "-h", "-o", "%R")
+    answer = ask("sinfo", "-h", "-o", "%R")
     if answer is None:
         raise ClusterError("`sinfo` does not answer; is the Slurm controller up?")
     known = sorted(set(answer.split()))
@@ -56,7 +56,7 @@ def cancel(jobs: Sequence[str]) -> None:
         subprocess.run(["scancel", *jobs], check=False, timeout=_TIMEOUT)
 
 
-def _ask(*command: str) -> str | None:
+def ask(*command: str) -> str | None:
     """Standard output, or None where the command fails or does not answer."""
     try:
         done = subprocess.run(

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def read_attempts(directory: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue  # the write that a kill cut short
     return lines
+
+
+def killed_jobs(directory: Path) -> set[str]:
+    """The jobs, or their arrays, of attempts that ended without a word, or have not ended."""
+    lines = [line for line in read_attempts(directory) if line["outcome"] == "killed"]
+    with suppress(TaskError):
+        lines.append(read_json(directory / RUNNING))
+    return {str(line["job"]).partition("_")[0] for line in lines if line.get("job")}
 
 
 def newest_checkpoint(directory: Path) -> int:

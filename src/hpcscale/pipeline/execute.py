@@ -43,7 +43,7 @@ def _submit(sweep: Sweep, plan: Plan, say: Callable[[str], None]) -> None:
     from hpcscale.cluster.executor import SlurmExecutor
     from hpcscale.pipeline.slurm import submit
 
-    executor = SlurmExecutor(sweep.profile, sweep.run_dir / "logs")
+    executor = SlurmExecutor(sweep.profile, sweep.run_dir / "logs", sweep.bad_nodes)
     for array, ids in submit(sweep, plan, executor):
         parents = ", ".join(dict.fromkeys(job.partition("_")[0] for job in ids))
         size = f"{len(ids)} elements as job array" if len(ids) > 1 else "job"

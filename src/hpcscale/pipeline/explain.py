@@ -8,6 +8,7 @@ from hpcscale.config.resources import STAGES
 from hpcscale.pipeline.estimate import ASSUMED_MFU, estimate
 from hpcscale.pipeline.forecast import forecast_lines
 from hpcscale.pipeline.memory import memory_lines
+from hpcscale.pipeline.reliability import reliability_lines
 from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.stages import cell_tasks
 from hpcscale.pipeline.state import State, TaskState
@@ -49,6 +50,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
         )
         lines += memory_lines(sweep, plan)
         lines += forecast_lines(sweep, plan)
+        lines += reliability_lines(sweep)
     return "\n".join(lines)
 
 
@@ -80,7 +82,7 @@ def dry_run_text(sweep: Sweep, plan: Plan) -> str:
     from hpcscale.cluster.executor import SlurmExecutor
     from hpcscale.pipeline.slurm import arrays
 
-    executor = SlurmExecutor(sweep.profile, sweep.run_dir / "logs")
+    executor = SlurmExecutor(sweep.profile, sweep.run_dir / "logs", sweep.bad_nodes)
     for array in arrays(sweep, plan):
         script = executor.render(
             stage=array.stage,

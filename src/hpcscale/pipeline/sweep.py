@@ -19,6 +19,7 @@ from hpcscale.config.sweep import SweepConfig
 from hpcscale.errors import ClusterError, ConfigError
 from hpcscale.pipeline.analysis import Analysis, analysis_task
 from hpcscale.pipeline.graph import Graph, Task
+from hpcscale.pipeline.reliability import bad_nodes
 from hpcscale.pipeline.resources import Machine, machine_for, resolve, resolve_precision
 from hpcscale.pipeline.sources import SourceFingerprints, absolute_paths, absolute_source
 from hpcscale.pipeline.stages import Pipeline, cell_tasks
@@ -52,6 +53,10 @@ class Sweep:
 
     def resources(self, stage: StageName) -> Resources:
         return resolve(self.config, stage, self.machine, self._tasks_of_stage[stage])
+
+    @cached_property
+    def bad_nodes(self) -> list[str]:
+        return bad_nodes(self)
 
     def observe(self) -> dict[str, TaskState]:
         return observe(self.run_dir, [*self.graph, self.analysis])

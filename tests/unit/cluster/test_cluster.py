@@ -13,6 +13,7 @@ from hpcscale.cluster.container import container_wrap
 from hpcscale.cluster.entry import expand_hosts, rank_environment
 from hpcscale.cluster.executor import SlurmExecutor
 from hpcscale.cluster.liveness import alive, check_partition, slurm_available
+from hpcscale.cluster.nodes import node_failures
 from hpcscale.cluster.profile_shell import profile_shell
 from hpcscale.cluster.restart import requeue_lines, signal_lead
 from hpcscale.config.profile import ContainerConfig, SiteProfile, load_profile
@@ -194,6 +195,31 @@ def test_requeueing_waits_for_a_controller_that_is_away(fake, tmp_path) -> None:
     script = "\n".join(["srun", *requeue_lines()])
     subprocess.run(["bash", "-c", script], env={"PATH": os.environ["PATH"], **ELEMENT}, check=False)
     assert (tmp_path / "asked").read_text() == "requeue 5_3\n"
+
+
+def test_a_node_counts_that_went_down_under_a_job(fake) -> None:  # type: ignore[no-untyped-def]
+    """Two jobs of two nodes each lose the node that they share; a third fails by itself."""
+    rows = ["NODE_FAIL|n[1-2]|2026-01-01T10:00:00|2026-01-01T11:00:00",
+            "COMPLETED|n[1-2]|2026-01-01T12:00:00|2026-01-01T13:00:00",
+            "NODE_FAIL|n[2-3]|2026-01-01T14:00:00|2026-01-01T15:00:00",
+            "FAILED|n3|2026-01-01T16:00:00|2026-01-01T17:00:00"]  # fmt: skip
+    events = ["|2026-01-01T10:30:00|", "n2|2026-01-01T11:00:00|DOWN*",
+              "n1|2026-01-01T12:30:00|DOWN*", "n3|2026-01-01T14:30:00|DRAIN",
+              "n2|2026-01-01T15:00:09|DOWN*", "n3|2026-01-01T16:30:00|DOWN*"]  # fmt: skip
+    fake("sacct", "printf '%s\\n' " + " ".join(f"'{row}'" for row in rows))
+    fake("sacctmgr", "printf '%s\\n' " + " ".join(f"'{row}'" for row in events))
+    assert node_failures(["1", "2", "3"]) == {"n2": 2}
+    fake("sacct", "exit 1")
+    assert node_failures(["1", "2", "3"]) == {}
+
+
+def test_nodes_are_excluded_beside_the_sites_own() -> None:
+    site = SiteProfile(name="s", extra_sbatch={"exclude": "n9"})
+    script = SlurmExecutor(site, Path("/l"), exclude=["n1", "n2"]).render(
+        stage="train", name="t", resources=Resources(gpus=0, cpus=1), payloads=[["a"]],
+        run_dir=Path("/r"), dependencies=[],
+    )  # fmt: skip
+    assert "#SBATCH --exclude=n9,n1,n2\n" in script
 
 
 def test_a_short_job_is_not_told_to_stop_as_soon_as_it_starts() -> None:
