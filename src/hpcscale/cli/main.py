@@ -23,6 +23,7 @@ _COMMANDS = {
     "compare": ("hpcscale.cli.analysis:compare", "Say how selection methods differ, how sure."),
     "plot": ("hpcscale.cli.analysis:plot", "Draw the figures of a paper."),
     "plan-power": ("hpcscale.cli.plan_power", "Say what a grid tells apart, and which suffices."),
+    "doctor": ("hpcscale.cli.doctor", "Find out whether this machine computes what it should."),
     "site": ("hpcscale.cli.site", "Show the site profile in use."),
     "completion": ("hpcscale.cli.completion", "Print shell completion for bash, zsh or fish."),
     "task": ("hpcscale.cli.task", "Run one task of a run directory by hand."),
