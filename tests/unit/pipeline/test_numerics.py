@@ -142,5 +142,10 @@ def test_a_model_of_the_user_s_is_measured_on_text(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     subject = Subject(str(tmp_path / "whole"), tmp_path / "b", Ranks())
     assert subject.reads_text
-    assert numerics.initial_loss(subject).passed is False, "it was never trained"
     assert numerics.isolation(subject).passed
+    worse: Any = load_model(tmp_path / "whole")
+    with torch.no_grad():
+        worse.get_input_embeddings().weight.mul_(20)
+    save_model(worse, tmp_path / "worse")
+    subject.source = str(tmp_path / "worse")
+    assert numerics.initial_loss(subject).passed is False, "it would do better to guess"
