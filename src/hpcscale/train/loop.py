@@ -25,6 +25,7 @@ from hpcscale.train.batching import BatchPlan, check_batch
 from hpcscale.train.checkpoint import Checkpoints, Position
 from hpcscale.train.distributed import Ranks, peak_memory
 from hpcscale.train.engine import Engine, EngineSetup, make_engine
+from hpcscale.train.room import need_of_room
 from hpcscale.train.schedule import Schedule
 from hpcscale.train.signals import LeadTime
 from hpcscale.train.watch import Watcher
@@ -230,7 +231,8 @@ def _save_if_due(run: _Run, position: Position) -> Position:
         if run.watcher:
             run.watcher.before_save(position)
         began = time.monotonic()
-        run.checkpoints.save(run.engine, position)
+        with need_of_room(run.checkpoints.folder):
+            run.checkpoints.save(run.engine, position)
         run.saved = time.monotonic()
         run.lead.note_save(run.saved - began)
     if stopping:
