@@ -18,7 +18,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 DEFAULTS = {"engine": "torch", "precision": "fp32", "packing": "concat", "tokens": 2500,
             "global_batch": 128, "micro_batch": 1, "zero": 0, "clip": 0.5, "every_steps": 0,
-            "keep": 2, "stop_at": 0, "lr": 3e-3, "key": "key", "snapshots": 0,
+            "keep": 2, "stop_at": 0, "lr": 3e-3, "key": "key", "offload": "none", "snapshots": 0,
             "capture": "", "unit": "document", "rank": 0, "dimension": 0}  # fmt: skip
 VOCABULARY, LENGTH = 300, 16
 
@@ -91,6 +91,7 @@ def prepare(out: Path, s: dict[str, Any]) -> tuple[Any, Any, Any]:
     )
     config = TrainConfig(
         global_batch=s["global_batch"], micro_batch=s["micro_batch"], lr=s["lr"], zero=s["zero"],
+        offload=s["offload"],
         clip=s["clip"], warmup="10%",
         checkpoint=CheckpointConfig(every_steps=s["every_steps"] or None, keep=s["keep"]),
     )  # fmt: skip

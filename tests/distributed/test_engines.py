@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,22 @@ def test_deepspeed_gives_the_losses_of_torch(
         folder / f"deepspeed-{zero}-{world}", world, engine="deepspeed", zero=zero, micro_batch=2
     )
     assert_same(run, reference)
+    assert not built.exists() or not list(built.rglob("*.so")), "nothing is compiled"
+
+
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_an_offloaded_optimizer_gives_the_same_losses_and_needs_no_compiler(
+    folder: Path, reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch, zero: int
+) -> None:
+    """Several passes a step, of which DeepSpeed has lost gradients before."""
+    built = folder / "extensions"
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(built))
+    monkeypatch.setenv("PATH", str(folder / "no-programs"))
+    run = run_ranks(folder / f"offload-{zero}", 2, engine="deepspeed", zero=zero, micro_batch=2,
+                    offload="optimizer")  # fmt: skip
+    assert_same(run, reference)
+    told = json.loads((folder / f"offload-{zero}" / "engine.json").read_text())
+    assert told["config"]["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
     assert not built.exists() or not list(built.rglob("*.so")), "nothing is compiled"
 
 

@@ -11,8 +11,8 @@ with our accumulation):
     ZeRO 3       weights bP/N            gradients 4P/N            Adam and fp32 weights 12P/N
 
 Beside these: the bf16 copies that autocast keeps (torch, 2P), the bucket that gradients are reduced
-in (ZeRO, bP), and at stage 3 the weights in use (bP, since a billion may be live). Offloading moves
-Adam, the fp32 weights and their gradients to the host.
+in (ZeRO, b for each of P or 5e8), and at stage 3 the weights in use (b for each of P or 1e9).
+Offloading moves Adam, the fp32 weights and their gradients to the host.
 
 Activations of one micro-batch of t tokens, with L layers, width d and a vocabulary of V (after
 Korthikanti et al. 2022, section 4.1, for a GPT-2 without dropout whose attention stores no T x T):
@@ -27,7 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpcscale.config.train import TrainConfig
-from hpcscale.train.zero import stages_of
+from hpcscale.train.zero import BUCKET, LIVE, stages_of
 
 #: Numbers that a block keeps for its backward, of each token, in widths.
 BLOCK_NUMBERS = 28
@@ -92,7 +92,7 @@ def forecast_memory(
         optimizer, step = 12 * part, 4 * part
         if config.offload == "optimizer":
             optimizer, step, host = 0.0, 0.0, 16 * part
-        working += item * count * (2 if stage == 3 else 1)
+        working += item * (min(BUCKET, count) + (min(LIVE, count) if stage == 3 else 0))
     return MemoryForecast(*map(round, (weights, gradients, optimizer, working, step, host)))
 
 

@@ -11,7 +11,9 @@ from typing import Any, Literal
 from hpcscale.config.train import TrainConfig
 
 #: Gradients are reduced this many at a time, or all at once where a model has fewer.
-_BUCKET = 500_000_000
+BUCKET = 500_000_000
+#: Weights that stage 3 may hold whole at a time.
+LIVE = 1_000_000_000
 
 
 def resolve_engine(config: TrainConfig, precision: str, gpu: bool) -> Literal["torch", "deepspeed"]:
@@ -89,10 +91,10 @@ def _zero(stage: int, offload: str, parameters: int) -> dict[str, Any]:
         values |= {
             "contiguous_gradients": True,
             "reduce_scatter": True,
-            "reduce_bucket_size": min(_BUCKET, parameters),
+            "reduce_bucket_size": min(BUCKET, parameters),
             "use_multi_rank_bucket_allreduce": True,
             "allgather_partitions": True,
-            "allgather_bucket_size": _BUCKET,
+            "allgather_bucket_size": BUCKET,
             "overlap_comm": False,
             "round_robin_gradients": False,
             "compute_grad_norm": True,
@@ -110,8 +112,8 @@ def _zero(stage: int, offload: str, parameters: int) -> dict[str, Any]:
         }
     if stage == 3:
         values |= {
-            "stage3_max_live_parameters": 1_000_000_000,
-            "stage3_max_reuse_distance": 1_000_000_000,
+            "stage3_max_live_parameters": LIVE,
+            "stage3_max_reuse_distance": LIVE,
             "stage3_prefetch_bucket_size": 50_000_000,
             "stage3_param_persistence_threshold": 100_000,
             "stage3_model_persistence_threshold": 2**63 - 1,
