@@ -23,6 +23,8 @@ from hpcscale.pipeline.context import SPEC
 from hpcscale.pipeline.graph import Task
 from hpcscale.pipeline.sweep import Sweep, describe
 
+#: The site profile of the last call, which may be a file of the user's.
+SITE = "site.yaml"
 _PACKAGES = ("hpcscale", "torch", "transformers", "tokenizers", "datasets", "deepspeed",
              "submitit", "numpy", "pandas", "pyarrow", "scipy")  # fmt: skip
 
@@ -37,6 +39,7 @@ def write_records(sweep: Sweep) -> None:
     except OSError as error:
         raise ConfigError(f"root: {run_dir} cannot be written ({error.strerror})") from None
     write_text(run_dir / "config.yaml", yaml.safe_dump(describe(sweep), sort_keys=False))
+    write_text(run_dir / SITE, yaml.safe_dump(sweep.profile.plain(), sort_keys=False))
     manifest = environment() | {
         "sweep_file": str(sweep.path),
         "overrides": list(sweep.overrides),

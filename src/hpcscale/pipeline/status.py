@@ -14,6 +14,7 @@ from hpcscale.atomic import read_json
 from hpcscale.errors import ConfigError
 from hpcscale.pipeline.explain import state_lines
 from hpcscale.pipeline.progress import progress_cells, read_progress
+from hpcscale.pipeline.records import SITE
 from hpcscale.pipeline.state import State, TaskState
 from hpcscale.pipeline.sweep import Sweep, open_sweep
 
@@ -32,7 +33,13 @@ def reopen(run_dir: Path) -> Sweep:
     manifest = read_json(run_dir / "manifest.json")
     # The directory may have been moved or mounted elsewhere since.
     here = (f"root={run_dir.absolute().parent}", f"name={run_dir.absolute().name}")
-    return open_sweep(file, here, manifest["executor"], manifest["site"])
+    site = run_dir / SITE
+    return open_sweep(
+        file,
+        here,
+        manifest["executor"],
+        str(site.absolute()) if site.exists() else manifest["site"],
+    )
 
 
 def status_text(run_dir: Path, every: bool) -> str:
