@@ -21,7 +21,7 @@ from hpcscale.model.forward import token_nll
 from hpcscale.pipeline.subject import LENGTH, ROWS, Curve, Subject
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import EngineSetup, make_engine
-from hpcscale.train.loop import batch_tensors
+from hpcscale.train.feed import batch_tensors
 
 #: Relative, of losses and gradient norms that differ in rounding alone.
 ROUNDING = 1e-5
@@ -124,15 +124,17 @@ def overfit(subject: Subject, limit: float = 0.1, most: int = 150) -> Finding:
 
 
 def determinism(subject: Subject, reference: Curve) -> Finding:
+    """To the bit on CPUs; on GPUs kernels may add in another order each time."""
     again = subject.train("again")
     same = sum(a == b for a, b in zip(reference.steps, again.steps, strict=True))
     pairs = zip(reference.model.parameters(), again.model.parameters(), strict=True)
-    moved = sum(not torch.equal(a, b) for a, b in pairs)
+    moved, off = sum(not torch.equal(a, b) for a, b in pairs), again.off(reference)
+    exact = subject.ranks.device.type == "cpu"
     return Finding(
-        "determinism", same == len(reference.steps) and not moved,
+        "determinism", off == moved == 0 if exact else off <= ROUNDING,
         f"{same} of {len(reference.steps)} steps bit-identical, {moved} tensors differ",
-        "all, 0",
-        "resumed runs will differ in rounding: see docs/determinism.md for kernels and threads",
+        "all, 0" if exact else f"losses off by {ROUNDING:.0e}, here {off:.1e}",
+        "resumed runs will differ: see docs/determinism.md for kernels and threads",
     )  # fmt: skip
 
 

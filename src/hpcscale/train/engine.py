@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,6 +95,7 @@ def make_engine(name: str, setup: EngineSetup) -> Engine:
 
         return TorchEngine(setup)
     if name == "deepspeed":
+        os.environ.setdefault("DS_ACCELERATOR", setup.ranks.device.type)  # else it guesses, aloud
         from hpcscale.train.engine_deepspeed import DeepSpeedEngine
 
         return DeepSpeedEngine(setup)
