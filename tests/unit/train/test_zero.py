@@ -15,6 +15,7 @@ from hpcscale.config.model import Shape
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import ConfigError
 from hpcscale.model.build import build_model
+from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import EngineSetup, make_engine
 from hpcscale.train.zero import deepspeed_config, resolve_engine, stages_of
@@ -146,3 +147,33 @@ def test_an_engine_says_all_that_it_runs_with(engine: str) -> None:
     if engine == "deepspeed":
         # A tiny model fits anywhere, and the lowest stage is taken.
         assert told["zero"] == made.stage == told["config"]["zero_optimization"]["stage"] == 0
+
+
+def losses(engine: str, **given: Any) -> list[float]:
+    """Of three steps of two passes."""
+    config = TrainConfig(zero=1 if engine == "deepspeed" else 0, clip=0.1, **given)
+    model = build_model(Shape(layers=2, width=32, heads=2), 64, 16, 63)
+    made = make_engine(engine, EngineSetup(model, config, Ranks(), "fp32", 16))
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(3):
+        for last in (False, True):
+            ids = torch.randint(0, 64, (4, 16), generator=generator)
+            with made.forward_pass(last):
+                loss = token_nll(made.model, ids, ids).sum() / 128
+            made.backward(loss)
+            found.append(loss.item())
+        found.append(made.step(1e-2))
+    return found
+
+
+@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+def test_checkpointing_changes_memory_alone(engine: str) -> None:
+    plain, saved = losses(engine), losses(engine, activation_checkpointing=True)
+    assert saved == pytest.approx(plain, rel=1e-6)
+    assert plain[-3] < plain[0], "three steps taught something"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+def test_compiling_changes_rounding_alone(engine: str) -> None:
+    assert losses(engine, compile=True) == pytest.approx(losses(engine), rel=1e-5)
