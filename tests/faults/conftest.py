@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -77,11 +74,8 @@ def _starting(folder: Path, prepared: Path, *options: str) -> Iterator[Start]:
         cell.stop()
 
 
-@dataclass
 class Battery:
-    """What the session's faults cost, a row each."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    """What each fault cost; HPCSCALE_FAULT_TABLE names the file whose table the rows go to."""
 
     def note(
         self, fault: str, where: str, cell: Disturbed, expected: Ending, back: float, allowed: int
@@ -89,20 +83,16 @@ class Battery:
         """Hold the cell to its undisturbed twin, and its loss of steps to ``allowed``."""
         attempts = cell.attempts()
         again, same = steps_again(attempts), Ending.of(cell.run) == expected
-        self.rows.append(
-            {"fault": fault, "where": where, "attempts": len(attempts), "again": again,
-             "back": back, "identical": same}
-        )  # fmt: skip
+        row = {"fault": fault, "where": where, "attempts": len(attempts), "again": again,
+               "back": back, "identical": same}  # fmt: skip
+        print(row)
+        if target := os.environ.get("HPCSCALE_FAULT_TABLE"):
+            write_table(Path(target), row)
         assert same, f"{fault}: another ending than undisturbed; attempts: {attempts}"
         assert 0 <= again <= allowed, attempts
         assert attempts[-1]["outcome"] == "done"
 
 
-@pytest.fixture(scope="session")
-def battery() -> Iterator[Battery]:
-    """HPCSCALE_FAULT_TABLE names the file whose table the rows replace at the end."""
-    found = Battery()
-    yield found
-    if target := os.environ.get("HPCSCALE_FAULT_TABLE"):
-        write_table(Path(target), found.rows)
-    print("\n" + json.dumps(found.rows, indent=1))
+@pytest.fixture
+def battery() -> Battery:
+    return Battery()

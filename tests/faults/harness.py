@@ -102,9 +102,11 @@ class Disturbed:
         self.file.write_text(text.replace(str(prepared.parent), str(folder / "runs")))
         self.options = options
         self.process: subprocess.Popen[str] | None = None
+        self.output: str | None = None
 
     def start(self) -> Disturbed:
         words = command("sweep", self.file, *self.options)
+        self.output = None
         self.process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -112,13 +114,14 @@ class Disturbed:
 
     def finish(self, code: int = 0) -> str:
         assert self.process is not None
-        output = self.process.communicate(timeout=400)[0]
+        if self.output is None:
+            self.output = self.process.communicate(timeout=400)[0]
         logs = "".join(
             p.read_text()[-3000:]
             for p in (*self.run.rglob("*_log.out"), *self.run.glob("logs/*.log"))
         )
-        assert self.process.returncode == code, output + logs
-        return output
+        assert self.process.returncode == code, self.output + logs
+        return self.output
 
     def stop(self) -> None:
         """End what a failed test left behind."""
@@ -218,11 +221,9 @@ class Disturbed:
             os.kill(pid, signal.SIGKILL)
 
 
-def awaits(pid: int, number: signal.Signals) -> bool:
-    """Whether a signal waits for a process that stands still."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (pending,) = (line.split()[1] for line in lines if line.startswith("ShdPnd:"))
-    return bool(int(pending, 16) >> (number - 1) & 1)
+def saving(cell: Path) -> bool:
+    """Whether a checkpoint is being written."""
+    return any(cell.glob("checkpoints/*.partial"))
 
 
 @contextmanager

@@ -13,16 +13,22 @@ _HEAD = """\
 """
 
 
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Replace what stands between the two marks in ``path``."""
+def write_table(path: Path, row: dict[str, Any]) -> None:
+    """Put ``row`` between the two marks in ``path``, in place of that of the same fault."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, mark, after = rest.partition(END)
+    old, mark, after = rest.partition(END)
     assert mark, f"{path} has no marks for the table"
-    lines = "".join(
+    lines = {_name(line): line for line in old.splitlines()[3:] if line.startswith("|")}
+    line = (
         f"| {row['fault']} | {row['where']} | {row['attempts']} | {row['again']} "
-        f"| {row['back']:.0f} | {'yes' if row['identical'] else 'no'} |\n"
-        for row in rows
+        f"| {row['back']:.0f} | {'yes' if row['identical'] else 'no'} |"
     )
+    lines[_name(line)] = line
     date = time.strftime("%d %B %Y", time.gmtime())
-    body = f"{BEGIN}\n{_HEAD}{lines}\nLast run: {date}.\n{END}"
+    body = "\n".join([BEGIN, _HEAD + "\n".join(lines.values()), "", f"Last run: {date}.", END])
     path.write_text(before + body + after, encoding="utf-8")
+
+
+def _name(line: str) -> tuple[str, ...]:
+    """Fault and place."""
+    return tuple(cell.strip() for cell in line.split("|")[1:3])

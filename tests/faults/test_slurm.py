@@ -17,9 +17,9 @@ from faults.harness import (
     EVERY,
     Disturbed,
     Ending,
-    awaits,
     break_newest_checkpoint,
     eventually,
+    saving,
     small_disk,
 )
 
@@ -66,12 +66,16 @@ def test_preemption(
 
 
 def test_time_limit(start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
-    """The ranks stand still until the signal is there, so that no machine is too fast for it."""
+    """The ranks stand still until Slurm's signal, so that no machine is too fast for it."""
     cell = start_slurm("--set", "resources.train.time=1m")
     cell.reach(AT)
-    cell.signal_ranks(signal.SIGSTOP)
-    eventually(lambda: all(awaits(pid, signal.SIGUSR2) for pid in cell.ranks()), 60)
-    back = cell.seconds_to_be_back(lambda: cell.signal_ranks(signal.SIGCONT))
+
+    def fault() -> None:
+        cell.signal_ranks(signal.SIGSTOP)
+        # Slurm sends SIGCONT with it.
+        eventually(cell.attempts, 90)
+
+    back = cell.seconds_to_be_back(fault)
     cell.finish()
     assert set(outcomes(cell)[:-1]) == {"preempted"}
     battery.note("time limit", "Slurm", cell, undisturbed, back, 0)
@@ -127,7 +131,7 @@ def test_signal_during_a_save(start_slurm: Start, battery: Battery, undisturbed:
     ranks = cell.ranks()
 
     def fault() -> None:
-        eventually(lambda: list(cell.cell.glob("checkpoints/*.partial")), 60, 0.0005)
+        eventually(lambda: saving(cell.cell), 60, 0.0005)
         for pid in ranks:
             os.kill(pid, signal.SIGTERM)
 
@@ -143,7 +147,7 @@ def test_kill_during_a_save(start_slurm: Start, battery: Battery, undisturbed: E
     ranks = cell.ranks()
 
     def fault() -> None:
-        eventually(lambda: list(cell.cell.glob("checkpoints/*.partial")), 60, 0.0005)
+        eventually(lambda: saving(cell.cell), 60, 0.0005)
         for pid in ranks:
             os.kill(pid, signal.SIGKILL)
 
@@ -204,7 +208,7 @@ def test_a_full_disk(start_slurm: Start, battery: Battery, undisturbed: Ending) 
     """The state says what is wrong; once there is room, the same command goes on."""
     cell = start_slurm()
     eventually(lambda: list(cell.run.glob("cells/random-*")), 60)
-    with small_disk(cell.cell / "checkpoints", 8, "node1") as room:
+    with small_disk(cell.cell / "checkpoints", 2, "node1") as room:
         cell.finish(code=1)
         assert "No space left" in cell.status(), cell.status()
         room()

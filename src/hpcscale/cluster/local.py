@@ -118,9 +118,18 @@ def _rank_main(
 
 def _stop_with(sweep: int) -> None:
     """Where the sweep itself is killed, its ranks save and stop rather than run on unseen."""
-    while Path(f"/proc/{sweep}").exists():
+    while _lives(sweep):
         time.sleep(_WATCH)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _lives(pid: int) -> bool:
+    """A zombie, which waits for its parent to collect it, does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _free_port() -> int:
