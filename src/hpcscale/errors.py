@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class HpcscaleError(Exception):
-    """Base of all errors that the command line prints without a traceback."""
+    """Base of the errors that the command line prints without a traceback."""
 
     exit_code: ClassVar[int] = 2
 
@@ -38,7 +38,11 @@ class TaskError(HpcscaleError, RuntimeError):
     """A task's inputs are missing or invalid, or a task failed."""
 
 
-class Preempted(HpcscaleError):
-    """The task was asked to stop; it saved its state and can go on later."""
+class Preempted(BaseException):
+    """The task was asked to stop; it saved its state and can go on later.
+
+    Not an Exception, as KeyboardInterrupt is none: it can come up anywhere, and who handles
+    errors there (a library that tries the next reader, say) must not take it for one.
+    """
 
     exit_code: ClassVar[int] = 75  # EX_TEMPFAIL of sysexits.h: try again

@@ -8,7 +8,7 @@ import sys
 import click
 
 from hpcscale import __version__
-from hpcscale.errors import HpcscaleError
+from hpcscale.errors import HpcscaleError, Preempted
 
 #: Name, module (and attribute, unless `command`) and help of each command; the help stands here
 #: so that `--help` imports none.
@@ -18,6 +18,7 @@ _COMMANDS = {
     "eval": ("hpcscale.cli.evaluate", "Evaluate a checkpoint or model on a token store."),
     "influence": ("hpcscale.cli.influence", "Measure, inspect and check influence by hand."),
     "data": ("hpcscale.cli.data", "Prepare and look into token stores."),
+    "checkpoint": ("hpcscale.cli.checkpoint", "Inspect, convert and export training state."),
     "report": ("hpcscale.cli.analysis:report", "Write all of the analysis and report.html."),
     "fit": ("hpcscale.cli.analysis:fit", "Fit scaling laws to a run directory or a CSV."),
     "compare": ("hpcscale.cli.analysis:compare", "Say how selection methods differ, how sure."),
@@ -69,7 +70,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("hpcscale: interrupted", err=True)
         sys.exit(130)
-    except HpcscaleError as error:
+    except (HpcscaleError, Preempted) as error:
         click.echo(f"hpcscale: {error}", err=True)
         sys.exit(error.exit_code)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -15,6 +16,17 @@ def test_work_that_cannot_be_saved_ends_at_once(number: signal.Signals) -> None:
         with pytest.raises(Preempted, match=number.name):
             os.kill(os.getpid(), number)
         assert flag.is_set()
+
+
+def _swallows_errors() -> None:
+    with contextlib.suppress(Exception):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_nobody_on_the_way_takes_it_for_an_error() -> None:
+    """As a reader would that tries another format where one fails."""
+    with StopFlag(), pytest.raises(Preempted):
+        _swallows_errors()
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
