@@ -180,7 +180,7 @@ def main() -> None:
     import torch
 
     from hpcscale.data.store import TokenStore
-    from hpcscale.errors import HpcscaleError
+    from hpcscale.errors import HpcscaleError, Preempted
     from hpcscale.evaluate.loss import evaluate
     from hpcscale.model.build import load_model, save_model
     from hpcscale.train.distributed import Ranks, close_group, skip_teardown
@@ -208,7 +208,7 @@ def main() -> None:
             ranks=ranks, out=out, key=s["key"], stop=stop,
             watcher=Watchers(watchers) if watchers else None,
         )  # fmt: skip
-    except HpcscaleError as error:
+    except (HpcscaleError, Preempted) as error:
         print(f"{type(error).__name__}: {error}")
         skip_teardown(error.exit_code)
         sys.exit(error.exit_code)
