@@ -18,7 +18,7 @@ class ProxyConfig(Section):
     seed: int = Field(default=0, ge=0)
     lr: float | None = Field(default=None, gt=0)
     warmup: Count | None = None
-    schedule: Literal["cosine", "constant"] | None = None
+    schedule: Literal["cosine", "constant", "wsd"] | None = None
 
 
 class ProjectionConfig(Section):

@@ -26,14 +26,27 @@ def load_sweep(path: Path, overrides: Iterable[str] = ()) -> SweepConfig:
 
 def load_model_file(kind: type[_Model], path: Path, overrides: Iterable[str] = ()) -> _Model:
     """Read ``path`` as ``kind``, the overrides (``train.lr=3e-4``) applied on top."""
-    data, lines = load_yaml(path)
-    places: dict[Location, str] = {place: f"{path}:{line}" for place, line in lines.items()}
-    for override in overrides:
-        _apply(data, override, places)
+    data, places = _read(path, overrides)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_explain(kind, error, data, places, path)) from None
+
+
+def place_of(path: Path, overrides: Iterable[str], location: Location) -> str:
+    """Where the value at ``location`` was given: file and line, or the override."""
+    _, places = _read(path, overrides)
+    parts = (location[:depth] for depth in range(len(location), 0, -1))
+    return next((places[part] for part in parts if part in places), str(path))
+
+
+def _read(path: Path, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[Location, str]]:
+    """What a file and overrides say, and where each value was given."""
+    data, lines = load_yaml(path)
+    places: dict[Location, str] = {place: f"{path}:{line}" for place, line in lines.items()}
+    for override in overrides:
+        _apply(data, override, places)
+    return data, places
 
 
 def _apply(data: dict[str, Any], override: str, places: dict[Location, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,8 @@ class Pretrain(Section):
     tokens: Count | None = None
     lr: float | None = Field(default=None, gt=0)
     warmup: Count | None = None
+    schedule: Literal["cosine", "constant", "wsd"] | None = None
+    min_lr_ratio: float | None = Field(default=None, ge=0, le=1)
     seed: int = Field(default=0, ge=0)
 
 

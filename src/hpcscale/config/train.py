@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from hpcscale.config.types import Count, Seconds, Section
 from hpcscale.units import parse_count
@@ -19,17 +19,43 @@ def _parse_warmup(value: Any) -> int | str:
     return parse_count(value)
 
 
+Schedule = Literal["cosine", "constant", "wsd", "wsd-branch"]
 #: Tokens, or a percentage of the token budget.
 Warmup = Annotated[int | str, BeforeValidator(_parse_warmup)]
 
 
+SinkName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
+
 class CheckpointConfig(Section):
-    """How often training state is saved, whichever comes first, and how many are kept."""
+    """How often training state is saved, whichever comes first, and what is kept of it.
+
+    The last ``keep`` checkpoints, and for the run's length those at every ``keep_every_steps``
+    steps and those that first reached one of ``keep_at_tokens``.
+    """
 
     every: Seconds = "10m"  # type: ignore[assignment]
     every_steps: int | None = Field(default=None, ge=1)
     every_tokens: Count | None = None
-    keep: int = Field(default=1, ge=1)
+    keep: int = Field(default=2, ge=1, description="the last ones; 2: one may break")
+    keep_every_steps: int | None = Field(default=None, ge=1)
+    keep_at_tokens: tuple[Count, ...] = ()
+
+    def due(self, step: int, tokens: int, before: int) -> bool:
+        """Whether a step that took the run from ``before`` to ``tokens`` is one to save after."""
+        every = self.every_tokens
+        return (
+            (self.every_steps is not None and step % self.every_steps == 0)
+            or (every is not None and tokens // every > before // every)
+            or self.lasting(step, tokens, before)
+        )
+
+    def lasting(self, step: int, tokens: int, before: int) -> bool:
+        """Whether the checkpoint there is kept when later ones come."""
+        steps = self.keep_every_steps
+        return (steps is not None and step % steps == 0) or any(
+            before < mark <= tokens for mark in self.keep_at_tokens
+        )
 
 
 class TrainConfig(Section):
@@ -40,9 +66,11 @@ class TrainConfig(Section):
     lr: float = Field(default=3e-4, gt=0)
     lr_scaling: Literal["none", "linear"] = "none"
     lr_reference_batch: Count | None = None
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     warmup: Warmup = "5%"
     min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
+    decay: float = Field(default=0.2, gt=0, lt=1, description="share of the budget; wsd alone")
+    decay_shape: Literal["1-sqrt", "linear"] = "1-sqrt"
     weight_decay: float = Field(default=0.1, ge=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -60,6 +88,26 @@ class TrainConfig(Section):
     activation_checkpointing: bool = False
     compile: bool = False
     checkpoint: CheckpointConfig = CheckpointConfig()
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        default="stop", description="where loss or gradient are not finite"
+    )
+    max_skipped: int = Field(default=3, ge=1, description="steps in a row that `skip` leaves out")
+    spike_deviations: float = Field(
+        default=6.0, ge=0, description="above the running median, for spikes.jsonl; 0: none"
+    )
+    sinks: Literal["auto"] | list[SinkName] = Field(
+        default="auto", description="beside metrics.jsonl; auto: tensorboard, where installed"
+    )
+
+    @field_validator("warmup", mode="after")
+    @classmethod
+    def _branches_share_a_warmup(cls, value: int | str, info: ValidationInfo) -> int | str:
+        if isinstance(value, str) and info.data.get("schedule") == "wsd-branch":
+            raise ValueError(
+                f"`schedule: wsd-branch` warms up once for all budgets, and {value} is another "
+                "number of tokens for each; write tokens, for example `warmup: 100k` (or 0)"
+            )
+        return value
 
     @model_validator(mode="after")
     def _linear_scaling_has_a_reference(self) -> TrainConfig:
@@ -101,6 +149,13 @@ class TrainConfig(Section):
         if isinstance(self.warmup, int):
             return self.warmup
         return round(budget * float(self.warmup.rstrip("%")) / 100)
+
+    def decay_start(self, budget: int) -> int:
+        """Tokens seen when ``wsd`` begins to decay: the last step's end that leaves at least
+        ``decay`` of the budget."""
+        # A share such as 0.1 has no exact double: 0.9 of ten steps are nine.
+        steps = int(budget * (1 - self.decay) / self.global_batch + 1e-9)
+        return steps * self.global_batch
 
 
 class EvaluateConfig(Section):

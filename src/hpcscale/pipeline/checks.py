@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hpcscale.config.load import place_of
 from hpcscale.config.model import is_local
 from hpcscale.errors import ConfigError
 from hpcscale.pipeline.forecast import disk_problem
 from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.state import State
 from hpcscale.pipeline.sweep import Plan, Sweep
+from hpcscale.pipeline.trunk import problems
 from hpcscale.selection.registry import load_method
 from hpcscale.units import format_count
 
@@ -21,6 +23,7 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
     A dry run asks no Slurm, and what only has to be done first is returned as a note.
     """
     _root_is_writable(sweep.run_dir)
+    _budgets_share_a_trunk(sweep)
     _budgets_fit_the_pool(sweep)
     _batches_divide(sweep)
     _an_engine_trains(sweep)
@@ -38,6 +41,15 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
         raise ConfigError(unprepared[0])
     _partitions_exist(sweep)
     return []
+
+
+def _budgets_share_a_trunk(sweep: Sweep) -> None:
+    faults = [
+        f"{place_of(sweep.path, sweep.overrides, location)}: {problem}"
+        for location, problem in problems(sweep.config)
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def _an_engine_trains(sweep: Sweep) -> None:

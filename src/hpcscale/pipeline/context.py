@@ -28,12 +28,14 @@ class InputMissing(TaskError):
 class StepResult:
     """File names of the outputs, relative to the task's directory, and facts for its marker.
 
-    scrap: folders that only an unfinished task needs.
+    scrap: folders that only an unfinished task needs. afterwards: called on rank 0 once the task
+    is marked as done.
     """
 
     outputs: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
     scrap: tuple[str, ...] = ()
+    afterwards: Callable[[], None] = lambda: None
 
 
 @dataclass

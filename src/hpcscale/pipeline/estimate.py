@@ -9,6 +9,7 @@ from pathlib import Path
 from hpcscale.config.model import ModelConfig, is_local
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.pipeline.graph import Task
+from hpcscale.pipeline.trunk import trained_tokens
 from hpcscale.train.memory import ModelSize
 
 #: Dense bf16 peak, FLOP/s, from the vendors' data sheets.
@@ -40,7 +41,7 @@ def estimate(config: SweepConfig, tasks: list[Task], gpu_type: str | None) -> Es
 
     Gradients of documents cost as much as training on them.
     """
-    budgets = [t.decides["budget"] for t in tasks if t.kind == "train"]
+    budgets = [trained_tokens(t) for t in tasks if t.kind in ("train", "trunk")]
     budgets += [t.decides["tokens"] for t in tasks if t.kind == "proxy"]
     pretrain = [
         t.decides["tokens"] or (config.data.base and config.data.base.tokens) or 0

@@ -13,6 +13,7 @@ from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.stages import cell_tasks
 from hpcscale.pipeline.state import State, TaskState
 from hpcscale.pipeline.sweep import Plan, Sweep
+from hpcscale.pipeline.trunk import trunk_lines
 from hpcscale.units import format_bytes, format_count, format_duration, format_rate
 
 _SHOWN_FAILURES = 5
@@ -30,6 +31,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
         f"run directory {sweep.run_dir}, executor {sweep.executor}, site {sweep.profile.name}, "
         f"precision {sweep.pipeline.precision}",
     ]
+    lines += trunk_lines(config)
     lines += state_lines(plan.states)
     if not plan.start:
         lines.append("nothing to start")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from hpcscale.config.fingerprint import fingerprint
 from hpcscale.config.resources import StageName
@@ -26,12 +26,18 @@ class Task:
     params: dict[str, Any] = field(default_factory=dict)
     #: Runs in the same process right behind this task, where both are missing.
     follows: Task | None = None
+    #: Labels of inputs that the result does not depend on.
+    unkeyed: ClassVar[tuple[str, ...]] = ()
 
     @property
     def key(self) -> str:
         cached = self.__dict__.get("_key")
         if cached is None:
-            parts = {label: [task.key for task in tasks] for label, tasks in self.inputs.items()}
+            parts = {
+                label: [task.key for task in tasks]
+                for label, tasks in self.inputs.items()
+                if label not in self.unkeyed
+            }
             cached = fingerprint({"kind": self.kind, "decides": self.decides, "inputs": parts})
             object.__setattr__(self, "_key", cached)
         return str(cached)
@@ -72,10 +78,14 @@ class Task:
 class MergedTask(Task):
     """Keyed by what decides its result and not by its shards: another number leaves it valid."""
 
-    @property
-    def key(self) -> str:
-        rest = {label: tasks for label, tasks in self.inputs.items() if label != "shards"}
-        return Task(self.name, self.kind, self.stage, self.decides, rest).key
+    unkeyed = ("shards",)
+
+
+class TrainingTask(Task):
+    """Keyed by what decides its result and not by the state that it goes on from: whether an
+    earlier part was trained here or elsewhere leaves it valid."""
+
+    unkeyed = ("state",)
 
 
 class Graph:

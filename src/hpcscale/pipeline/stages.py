@@ -17,9 +17,10 @@ from hpcscale.config.data import CorpusConfig, Role
 from hpcscale.config.sweep import Cell, SweepConfig
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import ConfigError
-from hpcscale.pipeline.graph import Graph, MergedTask, Task
+from hpcscale.pipeline.graph import Graph, MergedTask, Task, TrainingTask
 from hpcscale.pipeline.sources import absolute_paths, absolute_source
 from hpcscale.pipeline.tracin import TracinTasks
+from hpcscale.pipeline.trunk import DECAY, Trunks
 from hpcscale.selection.method import ScoreRequest, SelectionMethod
 from hpcscale.selection.registry import load_method
 
@@ -28,7 +29,8 @@ VERSION = {"tokenizer": 1, "store": 1, "pretrain": 1, "fetch": 1, "perplexity": 
 
 #: What of the train section changes speed and memory, but no result beyond rounding.
 _FREE = {"micro_batch", "engine", "zero", "offload", "activation_checkpointing", "compile",
-         "checkpoint", "epochs", "lr_scaling", "lr_reference_batch"}  # fmt: skip
+         "checkpoint", "epochs", "lr_scaling", "lr_reference_batch",
+         "sinks", "spike_deviations", "max_skipped"}  # fmt: skip
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Pipeline:
         methods = {m.name: load_method(m) for m in self.config.selection}
         requests = [request for m in methods.values() if (request := m.score_request())]
         self.tracin = TracinTasks(self, any(r.params.get("way") == "capture" for r in requests))
+        self.trunks = Trunks(self)
         evaluations = [
             self.evaluation("base/evaluation", self.base, {"cell": None}),
             *(self._cell(cell, methods[cell.method]) for cell in self.config.cells()),
@@ -149,11 +152,14 @@ class Pipeline:
     def pretraining(self) -> TrainConfig:
         """The train section with the overrides of ``model.pretrain``."""
         pretrain = self.config.model.pretrain
-        return self.overridden({"lr": pretrain.lr, "warmup": pretrain.warmup})
+        names = ("lr", "warmup", "schedule", "min_lr_ratio")
+        return self.overridden({name: getattr(pretrain, name) for name in names})
 
     def overridden(self, given: dict[str, Any]) -> TrainConfig:
         """The train section with those of ``given`` that are set."""
-        values = {key: value for key, value in given.items() if value}
+        values = {key: value for key, value in given.items() if value is not None}
+        if self.config.train.schedule == "wsd-branch":
+            values = {"schedule": "wsd"} | values  # it has one budget
         if "lr" in values:
             values |= {"lr_scaling": "none", "lr_reference_batch": None}
         return self.config.train.model_copy(update=values)
@@ -176,9 +182,15 @@ class Pipeline:
         }
 
     def training(self, train: TrainConfig) -> dict[str, Any]:
-        """The part of the train section that decides a result."""
+        """The part of the train section that decides a result; a branch's is that of a run by
+        itself."""
         values = train.model_dump(mode="json", exclude=_FREE | {"precision"})
-        return values | {"lr": train.scaled_lr}
+        if train.on_nonfinite == "stop":  # what ends well has skipped nothing
+            del values["on_nonfinite"]
+        values |= {"lr": train.scaled_lr}
+        if train.schedule in ("wsd", "wsd-branch"):
+            return values | {"schedule": "wsd"}
+        return {name: value for name, value in values.items() if name not in DECAY}
 
     # --- scores and selections
 
@@ -193,7 +205,7 @@ class Pipeline:
             self._scores[label] = SCORERS[request.kind](self, request)
         return self._scores[label]
 
-    def _selection(self, cell: Cell, method: SelectionMethod) -> Task:
+    def selection(self, cell: Cell, method: SelectionMethod) -> Task:
         config = self.config.method(cell.method)
         request = method.score_request()
         inputs = {"pool": (self.stores["pool"],)}
@@ -220,8 +232,15 @@ class Pipeline:
     # --- cells
 
     def _cell(self, cell: Cell, method: SelectionMethod) -> Task:
-        selection = self._selection(cell, method)
-        train = Task(
+        selection = self.selection(cell, method)
+        inputs = {
+            "model": (self.base,),
+            "selection": (selection,),
+            "pool": (self.stores["pool"],),
+            "tokenizer": (self.tokenizer,),
+        }
+        state, params = self.trunks.branch(cell, method)
+        train = TrainingTask(
             f"cells/{cell.name}",
             "train",
             "train",
@@ -232,13 +251,8 @@ class Pipeline:
                 "seed": cell.seed,
                 "version": VERSION["train"],
             },
-            {
-                "model": (self.base,),
-                "selection": (selection,),
-                "pool": (self.stores["pool"],),
-                "tokenizer": (self.tokenizer,),
-            },
-            {"cell": cell.name, "train": self.config.train.plain()},
+            inputs | state,
+            {"cell": cell.name, "train": self.config.train.plain()} | params,
         )
         label = {"method": cell.method, "budget": cell.budget, "seed": cell.seed}
         return self.evaluation(f"evaluations/{cell.name}", train, {"cell": label})

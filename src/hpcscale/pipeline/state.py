@@ -16,10 +16,15 @@ from hpcscale.pipeline.graph import Task
 from hpcscale.pipeline.task import FAILED
 
 JOB = "job.json"
+#: The marker of a task that was done, once its outputs have served their purpose.
+SPENT = "spent.json"
 
 
 class State(str, Enum):
-    """Unknown is a job that the scheduler could not be asked about: neither success nor failure."""
+    """Unknown is a job that the scheduler could not be asked about: neither success nor failure.
+
+    Spent: was done, and its outputs are deleted since nothing waits for them; made again if needed.
+    """
 
     DONE = "done"
     RUNNING = "running"
@@ -27,6 +32,7 @@ class State(str, Enum):
     UNKNOWN = "unknown"
     FAILED = "failed"
     STALE = "stale"
+    SPENT = "spent"
     MISSING = "missing"
 
 
@@ -79,6 +85,8 @@ def _from_files(
     failed = _read(directory / FAILED)
     if failed:
         return TaskState(task, State.FAILED, str(failed["error"]))
+    if (directory / SPENT).exists():
+        return TaskState(task, State.SPENT)
     if siblings.get(task.name, set()) - {task.id}:
         return TaskState(task, State.STALE, "made from other settings; kept beside the new one")
     return TaskState(task, State.MISSING)

@@ -48,7 +48,10 @@ class Sweep:
 
     @cached_property
     def _tasks_of_stage(self) -> Counter[str]:
-        followers = Counter(task.stage for task in self.graph if task.follows is None)
+        # A trunk is no part of the count: its numbers of threads are those of runs by themselves.
+        followers = Counter(
+            task.stage for task in self.graph if task.follows is None and task.kind != "trunk"
+        )
         return Counter(followers)
 
     def resources(self, stage: StageName) -> Resources:

@@ -107,6 +107,7 @@ def _finish(context: Context, result: StepResult) -> None:
         write_done(context.directory, context.key, result.outputs, facts=result.facts)
         for name in result.scrap:
             shutil.rmtree(context.directory / name, ignore_errors=True)
+        result.afterwards()
 
 
 def _meet(context: Context) -> None:

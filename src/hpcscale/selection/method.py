@@ -70,6 +70,12 @@ class SelectionMethod(ABC):
         """Roughly which share of the pool's tokens ``keep`` returns, for the plan's early check."""
         return None
 
+    def why_not_nested(self) -> str | None:
+        """Why a larger budget does not go on where a smaller one stops, for `schedule:
+        wsd-branch`, and what would help; None where it does: ``keep`` then returns the same rows
+        in the same order whatever the budget, or a prefix of them."""
+        return "its class does not say that they are (`why_not_nested`)"
+
     @abstractmethod
     def keep(self, candidates: Candidates, budget: int, seed: int) -> Positions:
         """Rows to train on, in training order; as many as may be needed, the budget is cut later.

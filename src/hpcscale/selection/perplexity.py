@@ -71,6 +71,9 @@ class Perplexity(SelectionMethod):
         bounds = self.params.percentile_range()
         return None if bounds is None else (bounds[1] - bounds[0]) / 100
 
+    def why_not_nested(self) -> None:
+        return None
+
     def keep(self, candidates: Candidates, budget: int, seed: int) -> Positions:
         assert candidates.scores is not None
         kept = self._in_range(candidates)

@@ -12,5 +12,8 @@ class Random(SelectionMethod):
     def kept_share(self) -> float:
         return 1.0
 
+    def why_not_nested(self) -> None:
+        return None
+
     def keep(self, candidates: Candidates, budget: int, seed: int) -> Positions:
         return document_order(candidates.ids, seed)

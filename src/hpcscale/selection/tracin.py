@@ -98,6 +98,17 @@ class Tracin(SelectionMethod):
             return (params.percentiles[1] - params.percentiles[0]) / 100
         return params.rate or 1.0
 
+    def why_not_nested(self) -> str | None:
+        params: TracinParams = self.params
+        if params.random:
+            return f"`random: {params.random}` draws from what each budget leaves; drop it"
+        if not (params.rate or params.percentiles):
+            return (
+                "it fills each budget from the best and orders what it took; keep a share of the "
+                "pool, for example `rate: 0.3`"
+            )
+        return None
+
     def keep(self, candidates: Candidates, budget: int, seed: int) -> Positions:
         params: TracinParams = self.params
         ranked = self._ranked(candidates, seed)
