@@ -18,7 +18,9 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 DEFAULTS = {"engine": "torch", "precision": "fp32", "packing": "concat", "tokens": 2500,
             "global_batch": 128, "micro_batch": 1, "zero": 0, "clip": 0.5, "every_steps": 0,
-            "keep": 2, "stop_at": 0, "lr": 3e-3, "key": "key", "offload": "none", "snapshots": 0,
+            "keep": 2, "keep_every": 0, "keep_at": 0, "seed": 0, "stop_at": 0, "lr": 3e-3,
+            "key": "key", "offload": "none", "snapshots": 0,
+            "schedule": "cosine", "warmup": "10%", "trunk": "", "steps": 0,
             "capture": "", "unit": "document", "rank": 0, "dimension": 0}  # fmt: skip
 VOCABULARY, LENGTH = 300, 16
 
@@ -92,8 +94,12 @@ def prepare(out: Path, s: dict[str, Any]) -> tuple[Any, Any, Any]:
     config = TrainConfig(
         global_batch=s["global_batch"], micro_batch=s["micro_batch"], lr=s["lr"], zero=s["zero"],
         offload=s["offload"],
-        clip=s["clip"], warmup="10%",
-        checkpoint=CheckpointConfig(every_steps=s["every_steps"] or None, keep=s["keep"]),
+        clip=s["clip"], warmup=s["warmup"], schedule=s["schedule"],
+        checkpoint=CheckpointConfig(
+            every_steps=s["every_steps"] or None, keep=s["keep"],
+            keep_every_steps=s["keep_every"] or None,
+            keep_at_tokens=(s["keep_at"],) if s["keep_at"] else (),
+        ),
     )  # fmt: skip
     model = build_model(Shape(layers=2, width=32, heads=2), VOCABULARY, LENGTH, VOCABULARY - 1)
     return model, stream, config
@@ -123,6 +129,11 @@ def watchers_of(
             )
         )  # fmt: skip
     return found
+
+
+def ends(s: dict[str, Any]) -> dict[str, Any]:
+    """Where a run begins and ends, if not at the base model and the budget."""
+    return {"trunk": Path(s["trunk"]) if s["trunk"] else None, "steps": s["steps"] or None}
 
 
 def stream_ids(out: Path) -> Any:
@@ -162,9 +173,9 @@ def train_here(out: Path, watchers: list[Any] | None = None, **given: Any) -> li
     torch.set_num_threads(1)
     try:
         train(
-            model, stream, config, engine=s["engine"], precision=s["precision"], seed=0,
+            model, stream, config, engine=s["engine"], precision=s["precision"], seed=s["seed"],
             ranks=Ranks(), out=out, key=s["key"], stop=stop,
-            watcher=Watchers(watchers) if watchers else None,
+            watcher=Watchers(watchers) if watchers else None, **ends(s),
         )  # fmt: skip
         finish(watchers)
     finally:
@@ -204,9 +215,9 @@ def main() -> None:
     watchers = watchers_of(out, model, stream, config, ranks, s)
     try:
         result = train(
-            model, stream, config, engine=s["engine"], precision=s["precision"], seed=0,
+            model, stream, config, engine=s["engine"], precision=s["precision"], seed=s["seed"],
             ranks=ranks, out=out, key=s["key"], stop=stop,
-            watcher=Watchers(watchers) if watchers else None,
+            watcher=Watchers(watchers) if watchers else None, **ends(s),
         )  # fmt: skip
     except (HpcscaleError, Preempted) as error:
         print(f"{type(error).__name__}: {error}")

@@ -112,16 +112,3 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, engine: str, zero: int)
     assert [x["grad_norm"] for x in resumed["lines"]] == [x["grad_norm"] for x in whole["lines"]]
     assert resumed["digest"] == whole["digest"]
     assert resumed["eval_loss"] == whole["eval_loss"]
-
-
-def test_torch_state_goes_on_with_other_ranks_and_deepspeeds_says_no(folder: Path) -> None:
-    whole = run_ranks(folder / "ranks-whole", 1, micro_batch=2)
-    out = folder / "ranks-changed"
-    run_ranks(out, 2, check=False, stop_at=6, micro_batch=2)
-    assert_same(run_ranks(out, 1, micro_batch=2), whole)
-    out = folder / "ranks-deepspeed"
-    settings: dict[str, Any] = {"engine": "deepspeed", "zero": 1, "micro_batch": 2}
-    run_ranks(out, 2, check=False, stop_at=6, **settings)
-    refused = run_ranks(out, 1, check=False, **settings)
-    assert refused["codes"] == [2]
-    assert "go on with the ranks" in refused["output"]

@@ -8,6 +8,7 @@ end-of-text inputs and targets of -100, which no loss counts.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,6 +84,7 @@ class PackedStream:
         self.sequence_length = sequence_length
         self.packing: Packing = packing
         self.n_rows = -(-wanted // sequence_length)
+        self._documents, self._ids = documents, store.ids
         self._tokens = store.all_tokens
         self._eot = store.eot_id
         # Empty documents would make two starts equal; searchsorted on the right skips them.
@@ -94,6 +96,15 @@ class PackedStream:
     def document_tokens(self) -> Ints:
         """Targets of each document of the list in the stream, int64; 0 behind its end."""
         return np.diff(np.minimum(self._starts, self.n_tokens))
+
+    def fingerprint(self, n_tokens: int) -> str:
+        """SHA-256 of what the first ``n_tokens`` targets are: the documents in their order, their
+        lengths, and how rows are cut. Streams that only go on differently have it in common."""
+        count = int(np.searchsorted(self._starts, n_tokens, side="left"))
+        digest = hashlib.sha256(f"{self.packing} {self.sequence_length} {n_tokens}".encode())
+        digest.update(np.ascontiguousarray(self._ids[self._documents[:count]]).data)
+        digest.update(np.ascontiguousarray(self._starts[:count]).data)
+        return digest.hexdigest()
 
     def rows(self, start: int, stop: int) -> Batch:
         """Rows ``start`` to ``stop`` - 1, read straight from the memory map."""
@@ -118,6 +129,13 @@ class PackedStream:
         counts = np.full(shape[0], length, dtype=np.int64)
         counts[-1] = real - (shape[0] - 1) * length
         return Batch(inputs, targets, segments, self._positions(segments), counts, start)
+
+    def row_ids(self, row: int) -> npt.NDArray[np.uint64]:
+        """The ids of the documents that have targets in ``row``, in order."""
+        owners = self.rows(row, row + 1).segments[0]
+        found: npt.NDArray[np.uint64]
+        found = self._ids[self._documents[np.unique(owners[owners != NO_SEGMENT])]]
+        return found
 
     def _owners(self, first: int, last: int) -> Ints:
         """The document of each target from ``first`` to ``last`` - 1."""

@@ -36,6 +36,18 @@ def build_model(shape: Shape, vocab_size: int, context: int, eot_id: int) -> nn.
     return _ready(model)
 
 
+def build_from_config(values: dict[str, Any]) -> nn.Module:
+    """A model of that Hugging Face config, in float32; its weights are there to be replaced."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**values)
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation="sdpa"
+        )
+    return _ready(model)
+
+
 def load_model(source: str | Path, revision: str | None = None) -> nn.Module:
     """A causal language model in float32 from a directory or the hub; safetensors only.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,8 @@ from hpcscale.errors import ConfigError
 from hpcscale.train.distributed import Ranks, device_memory
 from hpcscale.train.memory import ModelSize, forecast_stages, lowest_fitting
 from hpcscale.train.moments import Moments
+from hpcscale.train.saved import SavedState
+from hpcscale.train.state import LossScale, Shard
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,23 +51,33 @@ class Engine(Protocol):
         """Accumulate the gradients of that pass."""
 
     def step(self, lr: float) -> float:
-        """Clip, update, clear; the global norm of the gradients before clipping."""
+        """Clip, update, clear; the global norm of the gradients before clipping.
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's part of the training state; called by all ranks."""
+        Where the norm is not finite, nothing is updated on any rank.
+        """
 
-    def load(self, folder: Path) -> None:
-        """Read what ``save`` wrote. Raises CheckpointError where it does not fit."""
+    def shards(self) -> Iterator[Shard]:
+        """This rank's share of the training state, as views; not collective, and nothing is
+        gathered. Over all ranks, each element of each trainable parameter stands once."""
+
+    def updates(self) -> int:
+        """The updates that Adam made, its bias correction's t."""
+
+    def loss_scale(self) -> LossScale:
+        """Where dynamic loss scaling stands; one that never moves outside fp16."""
+
+    def load(self, saved: SavedState, updates: int, scale: LossScale) -> None:
+        """Go on from ``saved``, which any engine, stage and number of ranks may have written.
+
+        Called by all ranks. Raises CheckpointError where the model is another.
+        """
 
     def weights(self) -> dict[str, Tensor] | None:
         """The float32 weights on the CPU, on rank 0; called by all ranks. None: they are in
         the module already."""
 
     def moments(self) -> Moments:
-        """Adam's second moments as this rank holds them; not collective, and nothing is gathered.
-
-        Over all ranks, each element of each trainable parameter stands once.
-        """
+        """Copies of Adam's second moments in ``shards``."""
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,26 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import deepspeed
-from deepspeed.utils import safe_get_full_fp32_param, safe_get_local_optimizer_state
+import torch
+from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
-from hpcscale.errors import CheckpointError
 from hpcscale.train.engine import EngineSetup, adamw, describe, model_size
-from hpcscale.train.moments import Fragment, Moments, on_cpu, own_moments, updates_of
+from hpcscale.train.moments import Moments, moments_of
+from hpcscale.train.saved import SavedState
+from hpcscale.train.state import (
+    LossScale,
+    Shard,
+    adam_state,
+    set_updates,
+    shares,
+    updates_of,
+    whole_shards,
+)
 from hpcscale.train.zero import deepspeed_config
-
-_TAG = "state"
 
 
 class DeepSpeedEngine:
@@ -86,30 +93,60 @@ class DeepSpeedEngine:
         if self.own_clipping:
             limit = self.config.clip or float("inf")
             norm = nn.utils.clip_grad_norm_(self.engine.module.parameters(), limit)
+            if not norm.isfinite():  # as ZeRO's optimizers do; those without a gradient stay
+                self.engine.module.zero_grad(set_to_none=True)
         self.engine.step()
         if norm is None:
             norm = self.engine.get_global_grad_norm()
         return float(norm)
 
-    def save(self, folder: Path) -> None:
-        self.engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+    def shards(self) -> Iterator[Shard]:
+        held = self._held()
+        return shares(held, self.ranks) if self.own_clipping else held
 
-    def load(self, folder: Path) -> None:
-        if not (folder / _TAG).is_dir():
-            raise CheckpointError(
-                f"{folder} was not written by the deepspeed engine; go on with the engine that "
-                "wrote it, or delete the checkpoints to start over"
-            )
-        try:
-            path, _ = self.engine.load_checkpoint(str(folder), tag=_TAG)
-        except Exception as error:
-            raise CheckpointError(
-                f"{folder} cannot be loaded on {self.ranks.world_size} ranks with ZeRO stage "
-                f"{self.stage} ({type(error).__name__}: {error}); go on with the ranks and stage "
-                "that wrote it, or delete the checkpoints to start over"
-            ) from error
-        if path is None:
-            raise CheckpointError(f"{folder} holds no DeepSpeed state for this rank")
+    def _held(self) -> Iterator[Shard]:
+        if self.own_clipping:
+            return whole_shards(self._adam, self.names)
+        return self._parts() if self.stage == 3 else self._stretches()
+
+    @property
+    def _adam(self) -> Any:
+        """torch's optimizer, under ZeRO's where there is one."""
+        zero = self.engine.optimizer
+        return zero if self.own_clipping else zero.optimizer
+
+    def updates(self) -> int:
+        return updates_of(self._adam)
+
+    def loss_scale(self) -> LossScale:
+        if self.precision != "fp16":
+            return LossScale()
+        scaler = self.engine.optimizer.loss_scaler
+        clean = scaler.cur_iter - scaler.last_overflow_iter - 1
+        return LossScale(float(scaler.cur_scale), clean, scaler.cur_hysteresis)
+
+    def load(self, saved: SavedState, updates: int, scale: LossScale) -> None:
+        zero = self.engine.optimizer
+        if self.stage == 3:
+            zero.checkpoint_event_prologue()
+        saved.fill(self._held())
+        set_updates(self._adam, updates)
+        if self.stage == 3:
+            for flat, exact in zip(
+                zero.fp16_partitioned_groups_flat, zero.fp32_partitioned_groups_flat, strict=True
+            ):
+                flat.data.copy_(exact.data)
+            zero.checkpoint_event_epilogue()
+        elif self.stage:
+            # What the forward pass computes with, in its own precision.
+            for parameter in self.engine.module.parameters():
+                whole = torch.empty(parameter.numel())
+                saved.read_into("weight", self.names[id(parameter)], 0, whole)
+                parameter.data.copy_(whole.view_as(parameter))
+        if self.precision == "fp16":
+            scaler = zero.loss_scaler
+            scaler.cur_scale, scaler.cur_hysteresis = scale.scale, scale.hysteresis
+            scaler.cur_iter, scaler.last_overflow_iter = scale.clean, -1
 
     def weights(self) -> dict[str, Tensor] | None:
         if self.stage < 3 and self.precision == "fp32":
@@ -122,33 +159,35 @@ class DeepSpeedEngine:
         return full if self.ranks.rank == 0 else None
 
     def moments(self) -> Moments:
-        if self.own_clipping:
-            return own_moments(self.engine.optimizer, self.names, self.ranks)
-        inner = self.engine.optimizer.optimizer
-        fragments = self._shards() if self.stage == 3 else self._flat_shards(inner)
-        return Moments(updates_of(inner), fragments)
+        return moments_of(self.updates(), self.shards())
 
-    def _flat_shards(self, inner: Any) -> Iterator[Fragment]:
-        """Stages 1 and 2, and bf16 at stage 0: a rank holds a stretch of the group's parameters,
-        one after the other, and each parameter knows its place in that stretch."""
+    def _stretches(self) -> Iterator[Shard]:
+        """Stages 1 and 2: a rank holds a stretch of the group's parameters, one after the other,
+        and each parameter knows its place in that stretch."""
         for parameter in self.engine.module.parameters():
             place = getattr(parameter, "_hp_mapping", None)
             if place is None:
                 continue
-            (flat,) = inner.param_groups[place.param_group_index]["params"]
-            here = place.hp_fragment_address
-            values = inner.state[flat]["exp_avg_sq"].narrow(0, here.start, here.numel)
-            start = int(place.lp_fragment_address.start)
-            yield Fragment(self.names[id(parameter)], start, on_cpu(values))
+            (flat,) = self._adam.param_groups[place.param_group_index]["params"]
+            here, start = place.hp_fragment_address, int(place.lp_fragment_address.start)
+            yield self._shard(parameter, flat, start, here.start, here.numel)
 
-    def _shards(self) -> Iterator[Fragment]:
+    def _parts(self) -> Iterator[Shard]:
         """Stage 3: every parameter is cut into as many equal parts as there are ranks, the last
         one filled up."""
+        zero = self.engine.optimizer
         for parameter in self.engine.module.parameters():
             if not parameter.requires_grad:
                 continue
-            values = safe_get_local_optimizer_state(parameter, "exp_avg_sq")
-            start = self.ranks.rank * values.numel()
-            real = min(values.numel(), parameter.ds_numel - start)
+            group, offset, size = zero.grad_position[zero.get_param_id(parameter)]
+            start = self.ranks.rank * size
+            real = min(size, parameter.ds_numel - start)
             if real > 0:
-                yield Fragment(self.names[id(parameter)], start, on_cpu(values[:real]))
+                flat = zero.fp32_partitioned_groups_flat[group]
+                yield self._shard(parameter, flat, start, offset, real)
+
+    def _shard(self, parameter: Tensor, flat: Tensor, start: int, at: int, size: int) -> Shard:
+        """``size`` elements of ``parameter`` from ``start``, which ``flat`` holds from ``at``."""
+        state = adam_state(self._adam, flat)
+        whole = (flat.detach(), state["exp_avg"], state["exp_avg_sq"])
+        return Shard(self.names[id(parameter)], start, *(t.narrow(0, at, size) for t in whole))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcscale.errors import CheckpointError
 from hpcscale.train.engine import DTYPES, EngineSetup, adamw, describe
-from hpcscale.train.moments import Moments, own_moments
-
-_STATE = "state.pt"
+from hpcscale.train.moments import Moments, moments_of
+from hpcscale.train.saved import SavedState
+from hpcscale.train.state import (
+    LossScale,
+    Shard,
+    set_updates,
+    shares,
+    updates_of,
+    whole_shards,
+)
 
 
 class TorchEngine:
@@ -56,35 +62,39 @@ class TorchEngine:
             group["lr"] = lr
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
-        self.scaler.step(self.optimizer)
+        # An enabled scaler leaves such steps out by itself.
+        if self.scaler.is_enabled() or bool(norm.isfinite()):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
-    def save(self, folder: Path) -> None:
-        if self.ranks.rank == 0:
-            state = {
-                "model": self.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-            }
-            torch.save(state, folder / _STATE)
+    def shards(self) -> Iterator[Shard]:
+        return shares(self._held(), self.ranks)
 
-    def load(self, folder: Path) -> None:
-        path = folder / _STATE
-        if not path.exists():
-            raise CheckpointError(
-                f"{folder} was not written by the torch engine; go on with the engine that wrote "
-                "it, or delete the checkpoints to start over"
-            )
-        state = torch.load(path, map_location=self.ranks.device, weights_only=True)
-        self.module.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+    def _held(self) -> Iterator[Shard]:
+        names = {id(p): name for name, p in self.module.named_parameters()}
+        return whole_shards(self.optimizer, names)
+
+    def updates(self) -> int:
+        return updates_of(self.optimizer)
+
+    def loss_scale(self) -> LossScale:
+        if not self.scaler.is_enabled():
+            return LossScale()
+        state = self.scaler.state_dict()
+        return LossScale(state["scale"], state["_growth_tracker"])
+
+    def load(self, saved: SavedState, updates: int, scale: LossScale) -> None:
+        saved.fill(self._held())
+        set_updates(self.optimizer, updates)
+        if self.scaler.is_enabled():
+            tracker = scale.clean % self.scaler.get_growth_interval()
+            values = {"scale": scale.scale, "_growth_tracker": tracker}
+            self.scaler.load_state_dict(self.scaler.state_dict() | values)
 
     def weights(self) -> dict[str, Tensor] | None:
         return None
 
     def moments(self) -> Moments:
-        names = {id(p): name for name, p in self.module.named_parameters()}
-        return own_moments(self.optimizer, names, self.ranks)
+        return moments_of(self.updates(), self.shards())

@@ -118,7 +118,7 @@ def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(
     tags = sorted(p.name for p in (out / "checkpoints").glob("step-*"))
     assert tags == ["step-00000009", "step-00000011"], "keep: 2"
     newest = out / "checkpoints" / tags[-1]
-    state = newest / "state.pt"
+    state = newest / "rank-00000.safetensors"
     if damage == "flip":
         content = bytearray(state.read_bytes())
         content[len(content) // 2] ^= 1
@@ -139,7 +139,7 @@ def test_what_a_killed_save_leaves_behind_is_no_checkpoint(
     run_ranks(out, 1, check=False, stop_at=7, **SETTINGS)
     partial = out / "checkpoints" / "step-00000012.partial"
     partial.mkdir()
-    (partial / "state.pt").write_bytes(b"half")
+    (partial / "rank-00007.safetensors").write_bytes(b"half")
     same(run_ranks(out, 1, **SETTINGS), whole)
     assert not partial.exists()
 
