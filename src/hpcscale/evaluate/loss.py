@@ -19,7 +19,7 @@ from hpcscale.data.windows import batch_windows, document_windows, gather_window
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import DTYPES
-from hpcscale.train.loop import batch_tensors
+from hpcscale.train.feed import batch_tensors
 
 #: Tokens of one scoring batch: enough to fill the cores, and a few MB of logits.
 SCORE_BATCH_TOKENS = 4096

@@ -21,7 +21,7 @@ from hpcscale.model.forward import token_nll
 from hpcscale.pipeline.subject import LENGTH, ROWS, Curve, Subject
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import EngineSetup, make_engine
-from hpcscale.train.loop import batch_tensors
+from hpcscale.train.feed import batch_tensors
 
 #: Relative, of losses and gradient norms that differ in rounding alone.
 ROUNDING = 1e-5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import platform
 import resource
 import sys
 from dataclasses import dataclass, field
@@ -93,6 +94,13 @@ def peak_memory(ranks: Ranks) -> int:
     if ranks.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(ranks.device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def device_name(ranks: Ranks) -> str:
+    """The GPU's model, or the processor's architecture."""
+    if ranks.device.type == "cuda":
+        return torch.cuda.get_device_name(ranks.device)
+    return platform.machine()
 
 
 def device_memory(ranks: Ranks) -> int:

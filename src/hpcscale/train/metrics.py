@@ -1,0 +1,113 @@
+"""What a run says about itself: a line a step in metrics.jsonl, which is the truth."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from hpcscale.atomic import write_text
+from hpcscale.model.flops import peak_flops
+from hpcscale.train.distributed import Ranks, device_name, peak_memory
+
+METRICS = "metrics.jsonl"
+
+
+class StepLog:
+    """A file of JSON lines with a ``step``, each step once: lines of steps behind ``step``, which
+    the run does again, go. The first line makes the file."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        found = _read(path)
+        #: The last step that an earlier attempt wrote.
+        self.seen = max((line["step"] for line in found), default=0)
+        self.lines = [line for line in found if line["step"] <= step]
+        if found:
+            write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        self._handle: TextIO | None = None
+
+    def write(self, line: dict[str, Any]) -> None:
+        if self._handle is None:
+            self._handle = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        self._handle.write(json.dumps(line, allow_nan=False) + "\n")
+        self._handle.flush()
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.close()
+
+    def __enter__(self) -> StepLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break  # the write that the kill cut short
+    return lines
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Speed against the hardware. ``flops``: of training, a token; ``peak``: one device's
+    FLOP/s, None where it is not known."""
+
+    ranks: Ranks
+    flops: float
+    peak: float | None
+
+    @classmethod
+    def of(cls, ranks: Ranks, flops: float, precision: str) -> Meter:
+        return cls(ranks, flops, peak_flops(device_name(ranks), precision))
+
+    def mfu(self, tokens: int, device_seconds: float) -> float | None:
+        """Model FLOPs utilisation: the part of the devices' peak that ``tokens`` took; None: the
+        peak is not known."""
+        if self.peak is None or not device_seconds:
+            return None
+        return self.flops * tokens / (device_seconds * self.peak)
+
+    def line(self, tokens: int, seconds: float, data_wait: float) -> dict[str, Any]:
+        """Of one step of all ranks; the wait and the memory are this rank's."""
+        return {
+            "tokens_per_second": tokens / seconds,
+            "data_wait_seconds": data_wait,
+            "peak_memory_bytes": peak_memory(self.ranks),
+            "mfu": self.mfu(tokens, seconds * self.ranks.world_size),
+        }
+
+
+class Recorder:
+    """Rank 0's record of a run: metrics.jsonl, and whoever else is told of each step."""
+
+    def __init__(
+        self, log: StepLog, world_size: int, listeners: Sequence[Callable[[dict[str, Any]], None]]
+    ) -> None:
+        self.log, self.world_size, self.listeners = log, world_size, listeners
+        self.last: dict[str, Any] = log.lines[-1] if log.lines else {}
+
+    def write(self, line: dict[str, Any]) -> None:
+        """``device_hours``: of all attempts, whatever ranks each of them had."""
+        before = self.last.get("seconds", 0.0), self.last.get("device_hours", 0.0)
+        hours = (line["seconds"] - before[0]) * self.world_size / 3600
+        self.last = line | {"device_hours": before[1] + hours}
+        self.log.write(self.last)
+        for tell in self.listeners:
+            tell(self.last)
