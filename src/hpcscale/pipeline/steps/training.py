@@ -1,13 +1,16 @@
-"""What pretraining the base model and training a cell share."""
+"""What pretraining the base model, training a cell and a trunk's segment share."""
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hpcscale.atomic import write_json
+from hpcscale.atomic import read_json, write_json
 from hpcscale.config.train import TrainConfig
+from hpcscale.pipeline.branch import BranchPoint, branch_point, shares
 from hpcscale.pipeline.context import Context, StepResult
+from hpcscale.pipeline.state import SPENT
+from hpcscale.pipeline.trunk import release
 from hpcscale.train.zero import resolve_engine
 from hpcscale.units import format_rate
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from hpcscale.data.packing import PackedStream
     from hpcscale.train.distributed import Ranks
+    from hpcscale.train.loop import TrainResult
     from hpcscale.train.watch import Watcher
 
 MODEL = "model"
@@ -23,6 +27,22 @@ RECORD = "record.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 ENGINE = "engine.json"
+
+
+def selected_stream(context: Context) -> tuple[PackedStream, dict[str, Any]]:
+    """What a cell trains on, and what its selection says of it."""
+    from hpcscale.data.packing import PackedStream
+    from hpcscale.data.store import TokenStore
+    from hpcscale.selection.budget import read_selection
+
+    decides = context.decides
+    store = TokenStore.open(context.input("pool") / "store")
+    selected = context.input("selection")
+    ids, tokens = read_selection(selected / "selection.parquet")
+    stream = PackedStream(
+        store, store.index_of(ids), tokens, decides["sequence_length"], decides["packing"]
+    )
+    return stream, read_json(selected / "selection.json")
 
 
 def train_and_save(
@@ -39,11 +59,66 @@ def train_and_save(
     A run that is watched is there for what its watcher writes, and its model is not saved.
     """
     from hpcscale.model.build import save_model
-    from hpcscale.model.flops import model_flops_per_token
+
+    point = branch_point(context, stream)
+    result = _train(context, model, stream, seed, ranks, point, watcher=watcher)
+    record = facts | _record(model, stream, ranks, result) | shares(point, result)
+    out = context.directory / MODEL
+    if ranks.rank == 0:
+        if watcher is None:
+            save_model(model, out, result.weights)
+        write_json(context.directory / RECORD, record)
+    ranks.barrier()
+    saved = [] if watcher else [f"{MODEL}/{file.name}" for file in out.iterdir()]
+    # The model is what later stages read; the training state has then served its purpose.
+    return StepResult(
+        [RECORD, METRICS, ENGINE, *saved],
+        record,
+        scrap=(CHECKPOINTS,),
+        afterwards=_releasing(context, point),
+    )
+
+
+def train_segment(
+    context: Context, model: nn.Module, stream: PackedStream, ranks: Ranks
+) -> StepResult:
+    """Train ``model`` on the tokens of a trunk's segment, and keep the state that it ends in."""
+    from hpcscale.train.checkpoint import tags_in
+
+    decides, folder = context.decides, context.directory / CHECKPOINTS
+    point = branch_point(context, stream)
+    steps = decides["tokens"] // decides["global_batch"]
+    result = _train(context, model, stream, decides["seed"], ranks, point, steps=steps)
+    record = _record(model, stream, ranks, result) | shares(point, result)
+    if ranks.rank == 0:
+        write_json(context.directory / RECORD, record)
+        (context.directory / SPENT).unlink(missing_ok=True)
+    ranks.barrier()
+    tag = tags_in(folder)[-1]
+    state = [f"{CHECKPOINTS}/{tag}/{file.name}" for file in (folder / tag).iterdir()]
+    folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    return StepResult(
+        [RECORD, METRICS, ENGINE, *state],
+        record,
+        scrap=tuple(f"{CHECKPOINTS}/{name}" for name in folders if name != tag),
+        afterwards=_releasing(context, point),
+    )
+
+
+def _releasing(context: Context, point: BranchPoint | None) -> Callable[[], None]:
+    """What deletes the state that a task went on from, if no other waits for it."""
+    return lambda: release(context.run_dir, point.segment) if point else None
+
+
+def _train(
+    context: Context, model: nn.Module, stream: PackedStream, seed: int, ranks: Ranks,
+    point: BranchPoint | None, watcher: Watcher | None = None, steps: int | None = None,
+) -> TrainResult:  # fmt: skip
     from hpcscale.train.loop import train
 
     decides, config = context.decides, TrainConfig(**context.params["train"])
-    result = train(
+    total = stream.n_tokens if steps is None else decides["tokens"]
+    return train(
         model,
         stream,
         config,
@@ -54,13 +129,21 @@ def train_and_save(
         out=context.directory,
         key=context.key,
         stop=context.stop,
-        progress=lambda line: _report(context, line, stream.n_tokens),
+        progress=lambda line: _report(context, line, total),
         lead=context.lead,
         watcher=watcher,
+        trunk=point.tag if point else None,
+        steps=steps,
     )
-    out = context.directory / MODEL
-    record = {
-        **facts,
+
+
+def _record(
+    model: nn.Module, stream: PackedStream, ranks: Ranks, result: TrainResult
+) -> dict[str, Any]:
+    from hpcscale.model.flops import model_flops_per_token
+    from hpcscale.train.distributed import device_name
+
+    return {
         "tokens": result.tokens,
         "steps": result.steps,
         "train_loss": result.train_loss,
@@ -69,30 +152,19 @@ def train_and_save(
         "peak_memory_bytes": result.peak_memory_bytes,
         "world_size": ranks.world_size,
         "device": str(ranks.device.type),
-        "device_name": _device_name(ranks),
+        "device_name": device_name(ranks),
+        "device_hours": result.device_hours,
+        "mfu": result.mfu,
+        "skipped_steps": result.skipped_steps,
+        "overflow_steps": result.overflow_steps,
         "parameters": sum(p.numel() for p in model.parameters()),
         "flops_per_token": model_flops_per_token(model.config, stream.sequence_length),
     }
-    if ranks.rank == 0:
-        if watcher is None:
-            save_model(model, out, result.weights)
-        write_json(context.directory / RECORD, record)
-    ranks.barrier()
-    saved = [] if watcher else [f"{MODEL}/{file.name}" for file in out.iterdir()]
-    # The model is what later stages read; the training state has then served its purpose.
-    return StepResult([RECORD, METRICS, ENGINE, *saved], record, scrap=(CHECKPOINTS,))
-
-
-def _device_name(ranks: Ranks) -> str:
-    """The GPU's model, or the processor's architecture."""
-    import torch
-
-    cuda = ranks.device.type == "cuda"
-    return torch.cuda.get_device_name(ranks.device) if cuda else platform.machine()
 
 
 def _report(context: Context, line: dict[str, Any], total: int) -> None:
     if context.from_step is None:
         context.from_step = line["step"] - 1
-    note = f"loss {line['loss']:.4f}, {format_rate(line['tokens_per_second'])} tokens/s"
+    loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
+    note = f"loss {loss}, {format_rate(line['tokens_per_second'])} tokens/s"
     context.progress(line["tokens"], total, "tokens", note)

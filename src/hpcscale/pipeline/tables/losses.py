@@ -52,6 +52,18 @@ def _row(evaluation: Row, training: Row) -> Row:
         "tokens_per_second": training["tokens_per_second"],
         "device_hours": training["seconds"] * training["world_size"] / 3600,
         "device": training["device"],
+        **_shares(training),
+    }
+
+
+def _shares(training: Row) -> Row:
+    """Cost and time above are those of the cell by itself; a branch shares them up to
+    ``branch_at`` tokens, and what is added up over cells is its own part."""
+    branch = training.get("branch")
+    return {
+        "branch_at": branch["at"] if branch else None,
+        "own_tokens": training.get("own_tokens", training["tokens"]),
+        "own_device_hours": training.get("own_device_hours"),
     }
 
 

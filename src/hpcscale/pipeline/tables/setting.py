@@ -13,6 +13,7 @@ from hpcscale.pipeline.attempts import ATTEMPTS
 from hpcscale.pipeline.steps.evaluate import RECORD as EVALUATION
 from hpcscale.pipeline.steps.training import RECORD as TRAINING
 from hpcscale.pipeline.tables.reading import Row, input_ids, read_lines, read_record, read_spec
+from hpcscale.pipeline.trunk import DECAY, segments_behind
 
 _COUNTED = {
     "tokens": "what the optimizer was asked to predict; padding never counts",
@@ -22,6 +23,10 @@ _COUNTED = {
     "loss": "nats a token: the sum of nll over the sum of tokens",
 }
 _RULE = "the last step of a run made for its budget alone; every eval token once, none left out"
+_BRANCHED = (
+    "where a budget's decay begins, its run leaves a trunk that larger budgets share; the "
+    "numbers are those of a run made for its budget alone"
+)
 
 
 def collect_setting(run_dir: Path, params: dict[str, Any]) -> Row:
@@ -46,7 +51,7 @@ def collect_setting(run_dir: Path, params: dict[str, Any]) -> Row:
         },
         "model": _model(run_dir, params, config, records),
         "counted_as": _COUNTED,
-        "training": _training(config, specs, records),
+        "training": _training(run_dir, config, specs, records),
         "data": _data(run_dir, config, specs),
         "selection": config["selection"],
         "evaluation": _evaluation(run_dir, params, config),
@@ -79,7 +84,22 @@ def _model(run_dir: Path, params: dict[str, Any], config: Row, records: list[Row
     }
 
 
-def _training(config: Row, specs: list[Row], records: list[Row]) -> Row:
+def _decay(train: Row) -> Row:
+    """Of a schedule that has a constant phase."""
+    if not train["schedule"].startswith("wsd"):
+        return {}
+    return {name: train.get(name) for name in DECAY}
+
+
+def _tokens_trained(run_dir: Path, specs: list[Row], records: list[Row]) -> int:
+    """Of all cells and the trunks behind them, each step once."""
+    segments = {segment for spec in specs for segment in segments_behind(run_dir, spec)}
+    kept = [run_dir / segment / TRAINING for segment in segments]
+    shared = [read_json(record) for record in kept if record.exists()]
+    return sum(int(r["own_tokens" if "own_tokens" in r else "tokens"]) for r in records + shared)
+
+
+def _training(run_dir: Path, config: Row, specs: list[Row], records: list[Row]) -> Row:
     train = config["train"]
     decided = [spec["decides"] for spec in specs]
     return {
@@ -91,6 +111,9 @@ def _training(config: Row, specs: list[Row], records: list[Row]) -> Row:
         "learning_rate": _one({d["lr"] for d in decided}),
         "schedule": train["schedule"],
         "schedule_ends_at": "the budget of each run",
+        **_decay(train),
+        "branches": _BRANCHED if any(r.get("branch") is not None for r in records) else None,
+        "tokens_trained": _tokens_trained(run_dir, specs, records),
         "warmup": train["warmup"],
         "min_lr_ratio": train["min_lr_ratio"],
         "batch_tokens": train["global_batch"],
@@ -128,10 +151,13 @@ def _evaluation(run_dir: Path, params: dict[str, Any], config: Row) -> Row:
 
 
 def _hardware(run_dir: Path, params: dict[str, Any], manifest: Row, records: list[Row]) -> Row:
+    cells = [cell["train"][0] for cell in params["cells"]]
+    specs = [spec for cell in cells if (spec := read_spec(run_dir, cell))]
+    segments = {segment for spec in specs for segment in segments_behind(run_dir, spec)}
     attempts = [
         line
-        for cell in params["cells"]
-        for line in read_lines(run_dir / cell["train"][0] / ATTEMPTS)
+        for task in (*cells, *sorted(segments))
+        for line in read_lines(run_dir / task / ATTEMPTS)
     ]
     return {
         "executor": manifest["executor"],
