@@ -21,6 +21,7 @@ DEFAULTS = {"engine": "torch", "precision": "fp32", "packing": "concat", "tokens
             "keep": 2, "keep_every": 0, "keep_at": 0, "seed": 0, "stop_at": 0, "lr": 3e-3,
             "key": "key", "offload": "none", "snapshots": 0,
             "schedule": "cosine", "warmup": "10%", "trunk": "", "steps": 0,
+            "skip": 0, "poison": "",
             "capture": "", "unit": "document", "rank": 0, "dimension": 0}  # fmt: skip
 VOCABULARY, LENGTH = 300, 16
 
@@ -41,7 +42,12 @@ def make_store(folder: Path, seed: int = 0, documents: int = 120) -> None:
 
 
 def run_ranks(
-    out: Path, world: int, check: bool = True, timeout: float = 240, **settings: Any
+    out: Path,
+    world: int,
+    check: bool = True,
+    timeout: float = 240,
+    module: str = "training",
+    **settings: Any,
 ) -> dict[str, Any]:
     """Train on ``world`` ranks; what rank 0 wrote, with the metrics as ``lines``."""
     with socket.socket() as probe:
@@ -53,7 +59,7 @@ def run_ranks(
     words = [f"{key}={value}" for key, value in settings.items()]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "training", str(out), *words],
+            [sys.executable, "-m", module, str(out), *words],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
@@ -95,6 +101,7 @@ def prepare(out: Path, s: dict[str, Any]) -> tuple[Any, Any, Any]:
         global_batch=s["global_batch"], micro_batch=s["micro_batch"], lr=s["lr"], zero=s["zero"],
         offload=s["offload"],
         clip=s["clip"], warmup=s["warmup"], schedule=s["schedule"],
+        on_nonfinite="skip" if s["skip"] else "stop", max_skipped=s["skip"] or 1,
         checkpoint=CheckpointConfig(
             every_steps=s["every_steps"] or None, keep=s["keep"],
             keep_every_steps=s["keep_every"] or None,
@@ -150,6 +157,22 @@ def finish(watchers: list[Any]) -> None:
             watcher.seal()
 
 
+def poisoned(stream: Any, rows: list[int]) -> Any:
+    """``token_nll`` with an infinite loss in these rows of the stream."""
+    import torch
+
+    from hpcscale.model.forward import token_nll
+
+    bad = [torch.from_numpy(stream.rows(row, row + 1).inputs) for row in rows]
+
+    def nll(model: Any, inputs: Any, *more: Any) -> Any:
+        found = token_nll(model, inputs, *more)
+        hit = torch.stack([(inputs == row).all(1) for row in bad]).any(0)
+        return torch.where(hit.unsqueeze(1), torch.inf, found)
+
+    return nll
+
+
 def train_here(out: Path, watchers: list[Any] | None = None, **given: Any) -> list[dict[str, Any]]:
     """One rank, in this process; the metrics. ``stop_at``: Preempted is raised there."""
     import torch
@@ -202,6 +225,10 @@ def main() -> None:
     out = Path(sys.argv[1])
     s = settings_of(**dict(word.split("=", 1) for word in sys.argv[2:]))
     model, stream, config = prepare(out, s)
+    if s["poison"]:
+        import hpcscale.train.loop as loop
+
+        loop.token_nll = poisoned(stream, [int(row) for row in s["poison"].split(",")])
     ranks = Ranks.from_environment()
     seen: list[int] = []
 

@@ -110,7 +110,7 @@ class Guard:
         after = f" after {self.counts.in_a_row} steps that were skipped" if self.limit else ""
         return (
             f"step {step}: loss {loss}, gradient norm {norm}{after}; {self.out / NONFINITE} names "
-            "the documents of its batch. Lower train.lr, lengthen train.warmup or set "
+            "the documents of its batch; lower train.lr, lengthen train.warmup or set "
             "train.precision: fp32; or leave such steps out with train.on_nonfinite: skip (at most "
             "train.max_skipped in a row); then run again"
         )
