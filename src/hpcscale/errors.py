@@ -26,6 +26,10 @@ class CheckpointError(HpcscaleError, RuntimeError):
     """A model or checkpoint is missing, broken or of the wrong shape."""
 
 
+class OtherRankFailed(CheckpointError):
+    """Another rank failed, and its message is the one worth reading."""
+
+
 class TrainingError(HpcscaleError, RuntimeError):
     """Training cannot go on, for example because the loss is not finite."""
 

@@ -232,7 +232,7 @@ def small_disk(
 ) -> Iterator[Callable[[], None]]:
     """A file system of its own on ``target``, as ``node`` sees it; calling what it yields
     enlarges it."""
-    enter = ["nsenter", f"--target={_slurmd(node)}", "--mount"] if node else []
+    enter = ["nsenter", f"--target={_slurmd(node)}", "--mount", "--pid"] if node else []
     target.mkdir()
     mount = [*enter, "mount", "-t", "tmpfs", "tmpfs", str(target)]
     subprocess.run([*mount, "-o", f"size={megabytes}M"], check=True)

@@ -67,13 +67,13 @@ def test_preemption(
 
 def test_time_limit(start_slurm: Start, battery: Battery, undisturbed: Ending) -> None:
     """The ranks stand still until Slurm's signal, so that no machine is too fast for it."""
-    cell = start_slurm("--set", "resources.train.time=1m")
+    cell = start_slurm("--set", "resources.train.time=2m")
     cell.reach(AT)
 
     def fault() -> None:
         cell.signal_ranks(signal.SIGSTOP)
         # Slurm sends SIGCONT with it.
-        eventually(cell.attempts, 90)
+        eventually(cell.attempts, 150)
 
     back = cell.seconds_to_be_back(fault)
     cell.finish()

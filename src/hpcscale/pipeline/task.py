@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcscale.atomic import DONE, read_done, write_done, write_json
-from hpcscale.errors import HpcscaleError, Preempted
+from hpcscale.errors import HpcscaleError, OtherRankFailed, Preempted
 from hpcscale.pipeline import attempts
 from hpcscale.pipeline.context import Context, InputMissing, StepResult, load_context
 from hpcscale.train.signals import StopFlag
 
 FAILED = "failed.json"
+_CAUSE_FIRST = 2.0
 
 
 def run_tasks(
@@ -132,6 +133,8 @@ def _record_failure(context: Context, error: Exception) -> None:
         "at": time.time(),
     }
     path = context.directory / FAILED
+    if isinstance(error, OtherRankFailed):
+        time.sleep(_CAUSE_FIRST)
     if not path.exists():
         try:
             write_json(path, record)

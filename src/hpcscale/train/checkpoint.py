@@ -25,7 +25,7 @@ import torch
 
 from hpcscale.atomic import fsync_directory, read_json, sha256_file, write_json, write_text
 from hpcscale.config.train import CheckpointConfig
-from hpcscale.errors import CheckpointError, HpcscaleError
+from hpcscale.errors import CheckpointError, HpcscaleError, OtherRankFailed
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine
 from hpcscale.train.saved import SavedState, rank_file, write_tensors
@@ -201,8 +201,8 @@ class Checkpoints:
             "and run again"
         )
 
-    def _other_failed(self, path: Path) -> CheckpointError:
-        return CheckpointError(
+    def _other_failed(self, path: Path) -> OtherRankFailed:
+        return OtherRankFailed(
             f"another rank could not write its part of {path}, and its message says why; the "
             "checkpoint before it is whole: make room, and run again"
         )

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hpcscale.atomic import read_done
-from hpcscale.errors import TaskError
+from hpcscale.atomic import read_done, read_json
+from hpcscale.errors import CheckpointError, OtherRankFailed, TaskError
 from hpcscale.pipeline import attempts, task
 from hpcscale.pipeline.context import Context, StepResult
 
@@ -121,3 +121,16 @@ def test_one_failure_does_not_keep_the_tasks_behind_it_from_running(
     monkeypatch.setattr(task, "_run", run)
     assert task.run_tasks(tmp_path, ["a", "b"]) == 1
     assert ran == ["a", "b"]
+
+
+def test_the_rank_that_knows_why_is_heard_first(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 sees that rank 0 failed before rank 0 has written why."""
+
+    def meanwhile(seconds: float) -> None:
+        task._record_failure(context, CheckpointError("the disk is full"))
+
+    monkeypatch.setattr(task.time, "sleep", meanwhile)
+    task._record_failure(context, OtherRankFailed("another rank knows"))
+    assert read_json(context.directory / "failed.json")["error"] == "the disk is full"
