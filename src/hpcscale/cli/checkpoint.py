@@ -39,7 +39,7 @@ def inspect(checkpoint: Path, as_json: bool) -> None:
             f"{tag}\n"
             f"step {record['step']}, {format_count(record['tokens'])} tokens, "
             f"seed {record['seed']}, task {record['key']}\n"
-            f"written by {record['world_size']} ranks of the {record['engine']} engine{stage}, "
+            f"written by {record['world_size']} rank(s) of the {record['engine']} engine{stage}, "
             f"{record['precision']}\n"
             f"{len(record['parameters'])} parameters in {len(record['files'])} files, "
             f"{format_bytes(record['bytes'])}: {record['problem'] or 'whole'}"

@@ -33,9 +33,10 @@ from hpcscale.influence.factors import Direction
 from hpcscale.influence.intervals import Intervals
 from hpcscale.model.build import save_model
 from hpcscale.train.batching import BatchPlan
-from hpcscale.train.checkpoint import Position, tag_of
+from hpcscale.train.checkpoint import Position
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine
+from hpcscale.train.tags import tag_of
 from hpcscale.train.watch import Silent
 
 _FACTS = "snapshot.json"

@@ -37,7 +37,7 @@ def branch_point(context: Context, stream: PackedStream) -> BranchPoint | None:
 
     Raises TaskError where the trunk was trained on other tokens or its state is broken.
     """
-    from hpcscale.train.checkpoint import read_manifest, tags_in
+    from hpcscale.train.tags import read_manifest, tags_in
 
     if not context.spec["inputs"].get("state"):
         return None

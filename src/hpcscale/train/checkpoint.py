@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from hpcscale.atomic import fsync_directory, read_json, sha256_file, write_json, write_text
+from hpcscale.atomic import fsync_directory, read_json, write_json, write_text
 from hpcscale.config.train import CheckpointConfig
 from hpcscale.errors import CheckpointError, HpcscaleError, OtherRankFailed
 from hpcscale.train.distributed import Ranks
@@ -31,10 +31,17 @@ from hpcscale.train.engine import Engine
 from hpcscale.train.saved import SavedState, rank_file, write_tensors
 from hpcscale.train.staging import RNG, Staging, background, restore_rng, shapes
 from hpcscale.train.state import LossScale
+from hpcscale.train.tags import (
+    FORMAT,
+    MANIFEST,
+    broken_file,
+    lasts,
+    read_manifest,
+    tag_of,
+    tags_in,
+)
 from hpcscale.units import format_bytes
 
-MANIFEST = "manifest.json"
-FORMAT = 1
 _PARTIAL = ".partial"
 
 
@@ -54,10 +61,6 @@ class Origin:
     key: str
     seed: int = 0
     fingerprint: Callable[[int], str] = lambda tokens: ""
-
-
-def tag_of(step: int) -> str:
-    return f"step-{step:08d}"
 
 
 @dataclass
@@ -234,7 +237,7 @@ class Checkpoints:
             folder = self.folder / tag
             if tag in until[-self.config.keep :]:
                 continue
-            if tag > newest or not _lasting(folder):
+            if tag > newest or not lasts(folder):
                 shutil.rmtree(folder)
 
     def tags(self) -> list[str]:
@@ -312,46 +315,9 @@ class Checkpoints:
         return broken_file(folder, record, names)
 
 
-def tags_in(folder: Path) -> list[str]:
-    """Complete tags in a folder of checkpoints, oldest first."""
-    if not folder.is_dir():
-        return []
-    names = [entry.name for entry in folder.iterdir()]
-    return sorted(name for name in names if name.startswith("step-") and name[5:].isdigit())
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Raises CheckpointError or TaskError where ``folder`` is no tag of this format."""
-    record: dict[str, Any] = read_json(folder / MANIFEST)
-    if record.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {record.get('format', 0)}, and this version reads {FORMAT}; go "
-            "on with the version that wrote it"
-        )
-    return record
-
-
-def broken_file(folder: Path, record: dict[str, Any], names: Sequence[str]) -> str | None:
-    """What is wrong with one of the files ``names`` of a tag; None: nothing."""
-    for name in names:
-        path = folder / name
-        if not path.exists():
-            return f"{name} is missing"
-        if sha256_file(path) != record["files"][name]:
-            return f"{name} differs from its checksum"
-    return None
-
-
 def _make_anew(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-
-
-def _lasting(folder: Path) -> bool:
-    try:
-        return bool(read_json(folder / MANIFEST).get("lasting"))
-    except HpcscaleError:
-        return False
 
 
 def _settle(future: Future[Any]) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from hpcscale.config.train import CheckpointConfig
 from hpcscale.errors import CheckpointError, Preempted
-from hpcscale.train.checkpoint import tags_in
 from hpcscale.train.signals import LeadTime
+from hpcscale.train.tags import tags_in
 from training import make_store, read, train_here
 
 

@@ -83,7 +83,7 @@ def train_segment(
     context: Context, model: nn.Module, stream: PackedStream, ranks: Ranks
 ) -> StepResult:
     """Train ``model`` on the tokens of a trunk's segment, and keep the state that it ends in."""
-    from hpcscale.train.checkpoint import tags_in
+    from hpcscale.train.tags import tags_in
 
     decides, folder = context.decides, context.directory / CHECKPOINTS
     point = branch_point(context, stream)
