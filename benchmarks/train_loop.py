@@ -1,14 +1,24 @@
-"""Our torch loop beside the shortest honest plain loop, alternating; prints ratios of medians.
+"""Our engines beside the shortest honest plain loop, alternating; and two ranks beside one.
 
-python benchmarks/train_loop.py [--steps 20] [--rounds 5]
+python benchmarks/train_loop.py [--model 124M] [--steps 20] [--rounds 5] [--only engines|ranks]
+    [--threads 1] [--clock wall|cpu]      (processor time says more where others compute beside it)
+
+Each way trains the same rows; ratios are of medians of step times, so that a burst of other load
+counts in none. Ranks have one thread each, and stand beside one rank with one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,83 +31,182 @@ from hpcscale.data.packing import PackedStream
 from hpcscale.data.store import TokenStore
 from hpcscale.data.writer import StoreWriter
 from hpcscale.model.build import build_model
-from hpcscale.train.distributed import Ranks
+from hpcscale.train.distributed import Ranks, close_group
 from hpcscale.train.engine import adamw
 from hpcscale.train.loop import train
 
-LENGTH, ROWS, VOCABULARY = 128, 16, 2048
-SHAPE = Shape(layers=4, width=128, heads=4)
+#: Shape, vocabulary, sequence length, rows a step.
+MODELS = {
+    "4x128": (Shape(layers=4, width=128, heads=4), 2048, 256, 8),
+    "124M": (Shape(layers=12, width=768, heads=12), 50257, 256, 2),
+}
 
 
-def make_store(folder: Path, tokens: int) -> TokenStore:
+#: Seconds: of the wall, or of this process.
+clock = time.perf_counter
+
+
+class Setting:
+    def __init__(self, name: str, steps: int, folder: Path, ranks: int = 1) -> None:
+        self.shape, self.vocabulary, self.length, rows = MODELS[name]
+        self.steps, self.rows = steps, rows * ranks
+        self.config = TrainConfig(
+            global_batch=self.rows * self.length, micro_batch=rows, zero=1, sinks=[]
+        )
+        path = folder / "store"
+        if not path.exists():
+            make_store(path, self.vocabulary, (steps + 1) * 2 * rows * self.length)
+        self.store = TokenStore.open(path)
+
+    def model(self) -> torch.nn.Module:
+        return build_model(self.shape, self.vocabulary, self.length, self.vocabulary - 1)
+
+    def stream(self) -> PackedStream:
+        tokens = self.steps * self.rows * self.length
+        return PackedStream(self.store, np.arange(self.store.n_documents), tokens, self.length)
+
+
+def make_store(folder: Path, vocabulary: int, tokens: int) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir()
-    writer = StoreWriter(folder, VOCABULARY)
+    writer = StoreWriter(folder, vocabulary)
     for index in range(tokens // 400 + 1):
-        writer.append(index, "a", 1000, rng.integers(0, VOCABULARY, 400))
-    writer.finish("pool", VOCABULARY - 1, {})
-    return TokenStore.open(folder)
+        writer.append(index, "a", 1000, rng.integers(0, vocabulary, 400))
+    writer.finish("pool", vocabulary - 1, {})
 
 
-def plain(store: TokenStore, config: TrainConfig, steps: int) -> float:
-    """What one writes first: slices of the tokens, forward, backward, clip, step."""
-    model = build_model(SHAPE, VOCABULARY, LENGTH, VOCABULARY - 1).train()
-    optimizer = adamw(model, config, fused=True)
-    tokens = torch.from_numpy(np.asarray(store.all_tokens).astype(np.int64))
-    started = time.perf_counter()
-    for step in range(steps):
-        at = step * ROWS * LENGTH
-        rows = tokens[at : at + ROWS * LENGTH + 1]
-        inputs, targets = rows[:-1].view(ROWS, LENGTH), rows[1:].view(ROWS, LENGTH)
+def plain(setting: Setting) -> list[float]:
+    """What one writes first: slices of the tokens, forward, backward, clip, step. Step times."""
+    model, config = setting.model().train(), setting.config
+    optimizer = adamw(model, config)
+    tokens = torch.from_numpy(np.asarray(setting.store.all_tokens).astype(np.int64))
+    times, size = [], setting.rows * setting.length
+    for step in range(setting.steps):
+        began = clock()
+        part = tokens[step * size : (step + 1) * size + 1]
+        inputs, targets = (x.view(setting.rows, setting.length) for x in (part[:-1], part[1:]))
         logits = model(input_ids=inputs, use_cache=False).logits
-        functional.cross_entropy(logits.view(-1, VOCABULARY), targets.flatten()).backward()
+        loss = functional.cross_entropy(logits.view(-1, setting.vocabulary), targets.flatten())
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return time.perf_counter() - started
+        loss.item()
+        times.append(clock() - began)
+    return times
 
 
-def ours(store: TokenStore, config: TrainConfig, steps: int, engine: str, out: Path) -> float:
-    model = build_model(SHAPE, VOCABULARY, LENGTH, VOCABULARY - 1)
-    stream = PackedStream(
-        store, np.arange(store.n_documents), steps * ROWS * LENGTH, LENGTH, "concat"
-    )
-    result = train(
-        model, stream, config, engine=engine, precision="fp32", seed=0, ranks=Ranks(), out=out,
-        key="benchmark",
+def ours(setting: Setting, engine: str, out: Path, ranks: Ranks | None = None) -> list[float]:
+    """Step times, of all that a step does, data and metrics included."""
+    out.mkdir(parents=True, exist_ok=True)
+    ticks = [clock()]
+    train(
+        setting.model(), setting.stream(), setting.config, engine=engine, precision="fp32", seed=0,
+        ranks=ranks or Ranks(), out=out, key="benchmark",
+        progress=lambda line: ticks.append(clock()),
     )  # fmt: skip
-    return result.seconds
+    return [after - before for before, after in pairwise(ticks)]
+
+
+def engines(setting: Setting, rounds: int, folder: Path) -> None:
+    times: dict[str, list[list[float]]] = {"plain": [], "torch": [], "deepspeed": []}
+    for round_ in range(rounds):
+        # The order turns, so that none always follows the same one.
+        for name in list(times)[round_ % 3 :] + list(times)[: round_ % 3]:
+            out = folder / f"{name}-{round_}"
+            times[name].append(plain(setting) if name == "plain" else ours(setting, name, out))
+    report(times, "plain", setting)
+
+
+def report(times: dict[str, list[list[float]]], base: str, setting: Setting) -> None:
+    # The first two steps of a run allocate.
+    typical = {name: [statistics.median(r[2:]) for r in runs] for name, runs in times.items()}
+    best = {name: min(min(r[2:]) for r in runs) for name, runs in times.items()}
+    rate = setting.rows * setting.length / statistics.median(typical[base])
+    print(f"{base}: {rate:.0f} tokens/s, {torch.get_num_threads()} threads")
+    for name in times:
+        ratios = [a / b for a, b in zip(typical[base], typical[name], strict=True)]
+        if name != base:
+            print(
+                f"{name}: {statistics.median(ratios):.3f}x the speed of {base} "
+                f"[{min(ratios):.3f} to {max(ratios):.3f}]; fastest steps "
+                f"{best[base] / best[name]:.3f}x"
+            )
+
+
+def two_ranks(name: str, steps: int, rounds: int, folder: Path) -> None:
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    Setting(name, steps, folder)  # the store
+    for round_ in range(rounds):
+        for world in (1, 2) if round_ % 2 else (2, 1):
+            rates[world].append(_start(name, steps, folder, world, round_))
+    ratios = [b / a for a, b in zip(rates[1], rates[2], strict=True)]
+    print(
+        f"one rank: {statistics.median(rates[1]):.0f} tokens/s; two ranks: "
+        f"{statistics.median(ratios):.3f}x [{min(ratios):.3f} to {max(ratios):.3f}]; fastest "
+        f"rounds {max(rates[2]) / max(rates[1]):.3f}x"
+    )
+
+
+def _start(name: str, steps: int, folder: Path, world: int, round_: int) -> float:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+              "OMP_NUM_THREADS": "1"}  # fmt: skip
+    out = folder / f"ranks-{world}-{round_}"
+    words = [
+        sys.executable,
+        __file__,
+        "--model",
+        name,
+        "--steps",
+        str(steps),
+        "--rank-of",
+        str(out),
+    ]
+    processes = [
+        subprocess.Popen(words, env={**os.environ, **shared, "RANK": str(r), "LOCAL_RANK": str(r)})
+        for r in range(world)
+    ]
+    assert [p.wait() for p in processes] == [0] * world
+    return float(json.loads((out / "rate.json").read_text()))
+
+
+def _rank(name: str, steps: int, out: Path) -> None:
+    torch.set_num_threads(1)
+    ranks = Ranks.from_environment()
+    setting = Setting(name, steps, out.parent, ranks.world_size)
+    times = ours(setting, "torch", out, ranks)
+    if ranks.rank == 0:
+        rate = setting.rows * setting.length / statistics.median(times[2:])
+        (out / "rate.json").write_text(json.dumps(rate))
+    close_group()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=list(MODELS), default="4x128")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["engines", "ranks"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--rank-of", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    config = TrainConfig(global_batch=ROWS * LENGTH, micro_batch=ROWS, zero=1)
-    times: dict[str, list[float]] = {"plain": [], "torch": [], "deepspeed": []}
+    global clock
+    clock = time.process_time if asked.clock == "cpu" else time.perf_counter
+    torch.set_num_threads(asked.threads)
+    if asked.rank_of:
+        _rank(asked.model, asked.steps, asked.rank_of)
+        return
+    print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
-        store = make_store(Path(folder) / "store", (asked.steps + 1) * ROWS * LENGTH)
-        for round_ in range(asked.rounds + 1):
-            for name, seconds in times.items():
-                out = Path(folder) / f"{name}-{round_}"
-                out.mkdir()
-                spent = (
-                    plain(store, config, asked.steps)
-                    if name == "plain"
-                    else ours(store, config, asked.steps, name, out)
-                )
-                if round_:  # the first round warms up
-                    seconds.append(spent)
-    floor = statistics.median(times["plain"])
-    rate = asked.steps * ROWS * LENGTH / floor
-    print(f"plain torch loop: {rate:.0f} tokens/s on {torch.get_num_threads()} threads")
-    for name in ("torch", "deepspeed"):
-        ratios = [a / b for a, b in zip(times["plain"], times[name], strict=True)]
-        print(
-            f"engine {name}: {statistics.median(ratios):.3f}x of the plain loop's speed "
-            f"[{min(ratios):.3f} to {max(ratios):.3f}]"
-        )
+        if asked.only != "ranks":
+            engines(Setting(asked.model, asked.steps, Path(folder)), asked.rounds, Path(folder))
+        if asked.only != "engines":
+            two_ranks(asked.model, asked.steps, asked.rounds, Path(folder))
+    print(f"load after: {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":
