@@ -8,11 +8,13 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from typing import NoReturn
 
 from hpcscale.cluster.local import ENTRY
-from hpcscale.errors import Preempted, TaskError
+from hpcscale.cluster.restart import FAILED
+from hpcscale.errors import Preempted
 from hpcscale.train.signals import StopFlag
 
 #: Outside the ephemeral range of Linux, 32768 to 60999.
@@ -25,8 +27,7 @@ def run_element(run_dir: str, task_ids: list[str], max_restarts: int) -> int:
     """One rank of an array element; the function that submitit carries to the node.
 
     A rank that is asked to stop ends with the code of Preempted, by which the batch script knows
-    to send the element back into the queue. Raises TaskError where a task failed, so that Slurm
-    counts the element as failed too.
+    to send the element back into the queue; one whose task failed ends with FAILED.
     """
     os.environ.update(rank_environment(os.environ))
     module, _, function = ENTRY.partition(":")
@@ -36,25 +37,34 @@ def run_element(run_dir: str, task_ids: list[str], max_restarts: int) -> int:
             entry = getattr(importlib.import_module(module), function)
             code = entry(run_dir, task_ids, max_restarts)
     except Preempted as stop:
-        _leave(stop)
+        print(f"hpcscale: {stop}", file=sys.stderr)
+        _let_rank_0_go_first()
+        _leave(stop.exit_code)
+    except Exception:
+        traceback.print_exc()
+        _leave(FAILED)
     if code:
-        raise TaskError(f"one of {', '.join(task_ids)} failed with code {code}; see above")
+        print(f"hpcscale: one of {', '.join(task_ids)} failed; see above", file=sys.stderr)
+        _leave(FAILED)
     return 0
 
 
-def _leave(stop: Preempted) -> NoReturn:
-    """End at once: threads of the process group may wait for ranks that have left already.
+def _let_rank_0_go_first() -> None:
+    """It keeps the records, and srun ends the others with the first that leaves.
 
-    srun ends the other ranks with the first that leaves, so that none waits for it in vain, as
-    one that was stopped before its training would be waited for. Rank 0, which keeps the
-    records, goes first where it can.
+    They are ended so that none waits for one that was stopped before its training.
     """
-    print(f"hpcscale: {stop}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
     if os.environ.get("RANK", "0") != "0":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.stderr.flush()
         time.sleep(_RANK_0_FIRST)
-    os._exit(stop.exit_code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: threads of the process group may wait for ranks that have left already."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def rank_environment(environ: Mapping[str, str]) -> dict[str, str]:

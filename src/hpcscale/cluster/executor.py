@@ -117,7 +117,7 @@ class SlurmExecutor:
             "stderr_to_stdout": True,
             "dependency": "afterany:" + ":".join(dependencies) if dependencies else None,
             "setup": setup_lines(profile, resources),
-            "teardown": requeue_lines(),
+            "teardown": requeue_lines(profile.max_restarts),
             "srun_args": self._srun_args(resources),
             "additional_parameters": {"requeue": True, **profile.extra_sbatch, **self._excluded()},
         }

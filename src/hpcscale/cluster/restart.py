@@ -8,15 +8,21 @@ from hpcscale.config.profile import SiteProfile
 from hpcscale.config.resources import Resources
 from hpcscale.errors import Preempted
 
-#: srun's code tells how the ranks ended. Only a job that Slurm still counts as running is sent
-#: back: one that was cancelled, requeued or timed out meanwhile is none of ours. The array
-#: element is named, since the last element's own job id is that of its whole array.
+#: The code of a rank whose task failed. srun returns the highest code of a step, and ends the other
+#: ranks by a signal: a failure stands above every signal's code, which is 192 at most.
+FAILED = 200
+
+#: Only a job that Slurm still counts as running is sent back: one that was cancelled, requeued or
+#: timed out meanwhile is none of ours. The array element is named, since the last element's own
+#: job id is that of its whole array. The task itself ends restarts that are too many, and says so
+#: (pipeline/attempts.py); the count here is for one that never gets so far.
 _REQUEUE = """\
 code=$?
-# {stopped}: stopped, the state is saved; above 128: killed by a signal
-if [ $code -eq {stopped} ] || [ $code -gt 128 ]; then
+# {stopped}: stopped, the state is saved; 129 to 192: killed by a signal
+if [ $code -eq {stopped} ] || {{ [ $code -gt 128 ] && [ $code -le 192 ]; }}; then
   job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
   job=${{job:-$SLURM_JOB_ID}}
+  [ "${{SLURM_RESTART_COUNT:-0}}" -le {most} ] || exit $code
   for _ in {{1..60}}; do
     if state=$(squeue --noheader --jobs="$job" --format=%T); then
       [ "$state" = RUNNING ] || break
@@ -30,9 +36,9 @@ exit $code
 """
 
 
-def requeue_lines() -> list[str]:
+def requeue_lines(max_restarts: int) -> list[str]:
     """Shell lines that go behind srun."""
-    return _REQUEUE.format(stopped=Preempted.exit_code).split("\n")
+    return _REQUEUE.format(stopped=Preempted.exit_code, most=max_restarts).split("\n")
 
 
 def signal_lead(profile: SiteProfile, resources: Resources) -> int:

@@ -169,6 +169,8 @@ ELEMENT = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID"
     ("code", "state", "environment", "asked"),
     [(75, "RUNNING", ELEMENT, "5_3"), (137, "RUNNING", {"SLURM_JOB_ID": "9"}, "9"),
      (140, "RUNNING", ELEMENT, "5_3"), (75, "COMPLETING", ELEMENT, None),
+     (137, "RUNNING", {**ELEMENT, "SLURM_RESTART_COUNT": "3"}, None),
+     (200, "RUNNING", ELEMENT, None),
      (1, "RUNNING", ELEMENT, None), (0, "RUNNING", ELEMENT, None)],
 )  # fmt: skip
 def test_what_was_stopped_or_killed_goes_back_into_the_queue(
@@ -178,7 +180,7 @@ def test_what_was_stopped_or_killed_goes_back_into_the_queue(
     fake("srun", f"exit {code}")
     fake("squeue", f"echo {state}")
     fake("scontrol", f"echo $@ >>{tmp_path}/asked")
-    script = "\n".join(["srun", *requeue_lines()])
+    script = "\n".join(["srun", *requeue_lines(2)])
     done = subprocess.run(
         ["bash", "-c", script], env={"PATH": os.environ["PATH"], **environment}, check=False
     )
@@ -192,7 +194,7 @@ def test_requeueing_waits_for_a_controller_that_is_away(fake, tmp_path) -> None:
     fake("sleep", f"touch {tmp_path}/waited")
     fake("squeue", f"test -e {tmp_path}/waited && echo RUNNING")
     fake("scontrol", f"echo $@ >>{tmp_path}/asked")
-    script = "\n".join(["srun", *requeue_lines()])
+    script = "\n".join(["srun", *requeue_lines(2)])
     subprocess.run(["bash", "-c", script], env={"PATH": os.environ["PATH"], **ELEMENT}, check=False)
     assert (tmp_path / "asked").read_text() == "requeue 5_3\n"
 
