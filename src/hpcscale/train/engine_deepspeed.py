@@ -15,7 +15,7 @@ import torch
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
-from hpcscale.train.engine import EngineSetup, adamw, describe, model_size
+from hpcscale.train.engine import EngineSetup, adamw, clip_gradients, describe, model_size
 from hpcscale.train.moments import Moments, moments_of
 from hpcscale.train.saved import SavedState
 from hpcscale.train.state import (
@@ -91,8 +91,7 @@ class DeepSpeedEngine:
             group["lr"] = lr
         norm: Any = None
         if self.own_clipping:
-            limit = self.config.clip or float("inf")
-            norm = nn.utils.clip_grad_norm_(self.engine.module.parameters(), limit)
+            norm = clip_gradients(self.engine.module, self.config.clip)
             if not norm.isfinite():  # as ZeRO's optimizers do; those without a gradient stay
                 self.engine.module.zero_grad(set_to_none=True)
         self.engine.step()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcscale.train.engine import DTYPES, EngineSetup, adamw, describe
+from hpcscale.train.engine import DTYPES, EngineSetup, adamw, clip_gradients, describe
 from hpcscale.train.moments import Moments, moments_of
 from hpcscale.train.saved import SavedState
 from hpcscale.train.state import (
@@ -29,7 +29,7 @@ class TorchEngine:
         self.ranks, self.precision = setup.ranks, setup.precision
         self.stage, self.compiled = 0, setup.config.compile
         self.resolved = describe("torch", setup)
-        self.clip = setup.config.clip or float("inf")
+        self.clip = setup.config.clip
         self.module = setup.model.to(setup.ranks.device).train()
         self.optimizer = adamw(self.module, setup.config)
         self.scaler = torch.amp.GradScaler(enabled=setup.precision == "fp16")
@@ -61,7 +61,7 @@ class TorchEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        norm = clip_gradients(self.module, self.clip)
         # An enabled scaler leaves such steps out by itself.
         if self.scaler.is_enabled() or bool(norm.isfinite()):
             self.scaler.step(self.optimizer)
