@@ -173,7 +173,9 @@ def poisoned(stream: Any, rows: list[int]) -> Any:
     return nll
 
 
-def train_here(out: Path, watchers: list[Any] | None = None, **given: Any) -> list[dict[str, Any]]:
+def train_here(
+    out: Path, watchers: list[Any] | None = None, lead: Any = None, **given: Any
+) -> list[dict[str, Any]]:
     """One rank, in this process; the metrics. ``stop_at``: Preempted is raised there."""
     import torch
 
@@ -198,7 +200,7 @@ def train_here(out: Path, watchers: list[Any] | None = None, **given: Any) -> li
         train(
             model, stream, config, engine=s["engine"], precision=s["precision"], seed=s["seed"],
             ranks=Ranks(), out=out, key=s["key"], stop=stop,
-            watcher=Watchers(watchers) if watchers else None, **ends(s),
+            watcher=Watchers(watchers) if watchers else None, lead=lead, **ends(s),
         )  # fmt: skip
         finish(watchers)
     finally:

@@ -69,7 +69,6 @@ class _Save:
 
     final: Path
     record: dict[str, Any]
-    began: float
     written: Future[str]
     sealed: Future[None] | None = None
 
@@ -89,7 +88,7 @@ class Checkpoints:
     origin: Origin
     config: CheckpointConfig
     ranks: Ranks
-    #: The longest that a save took from its begin to its end, in seconds.
+    #: The longest that a copy and its writing took, in seconds.
     longest: float = 0.0
     _save: _Save | None = None
     _staging: Staging = field(default_factory=Staging)
@@ -118,8 +117,8 @@ class Checkpoints:
         tensors = self._staging.copy(engine, self.ranks.device)
         record = {**self._describe(engine, position), "lasting": lasting}
         path = partial / rank_file(self.ranks.rank)
-        written = self._thread.submit(self._write, path, tensors)
-        self._save = _Save(final, record, began, written)
+        written = self._thread.submit(self._write, path, tensors, began)
+        self._save = _Save(final, record, written)
 
     def report(self) -> tuple[float, float]:
         """Whether this rank has written its part, and whether it failed: summed over ranks, what
@@ -158,7 +157,6 @@ class Checkpoints:
         if save is not None and save.sealed is not None:
             _settle(save.sealed)
             self.heed(*self.ranks.all_sum(self.report()))
-            self.longest = max(self.longest, time.monotonic() - save.began)
             self._save = None
 
     def close(self) -> None:
@@ -180,10 +178,11 @@ class Checkpoints:
             "parameters": shapes(engine),
         }
 
-    def _write(self, path: Path, tensors: dict[str, torch.Tensor]) -> str:
+    def _write(self, path: Path, tensors: dict[str, torch.Tensor], began: float) -> str:
         try:
             digest = write_tensors(path, tensors)
             fsync_directory(path.parent)
+            self.longest = max(self.longest, time.monotonic() - began)
             return digest
         except OSError as error:
             path.unlink(missing_ok=True)

@@ -149,3 +149,18 @@ def test_another_seed_or_order_is_refused(folder: Path, capsys: pytest.CaptureFi
     with pytest.raises(CheckpointError, match="are not the first of this run's data"):
         train_here(out, packing="isolate")
     assert len(read(out)["lines"]) == 3
+
+
+def test_the_time_between_saves_is_no_part_of_a_save(folder: Path) -> None:
+    """What is written while steps go on is not seen to end before a later save."""
+    import time
+
+    from hpcscale.train.watch import Silent
+
+    class Slow(Silent):
+        def after_step(self, position: Any, *_: Any) -> None:
+            time.sleep(0.1)
+
+    lead = LeadTime()
+    train_here(folder / "between", [Slow()], every_steps=9, lead=lead)
+    assert 0 < lead.save < 0.9
