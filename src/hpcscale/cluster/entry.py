@@ -10,10 +10,9 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from typing import NoReturn
 
 from hpcscale.cluster.local import ENTRY
-from hpcscale.cluster.restart import FAILED
+from hpcscale.cluster.restart import fail
 from hpcscale.errors import Preempted
 from hpcscale.train.signals import StopFlag
 
@@ -27,7 +26,7 @@ def run_element(run_dir: str, task_ids: list[str], max_restarts: int) -> int:
     """One rank of an array element; the function that submitit carries to the node.
 
     A rank that is asked to stop ends with the code of Preempted, by which the batch script knows
-    to send the element back into the queue; one whose task failed ends with FAILED.
+    to send the element back into the queue; one whose task failed leaves a file that says so.
     """
     os.environ.update(rank_environment(os.environ))
     module, _, function = ENTRY.partition(":")
@@ -39,13 +38,16 @@ def run_element(run_dir: str, task_ids: list[str], max_restarts: int) -> int:
     except Preempted as stop:
         print(f"hpcscale: {stop}", file=sys.stderr)
         _let_rank_0_go_first()
-        _leave(stop.exit_code)
+        # At once: threads of the process group may wait for ranks that have left already.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stop.exit_code)
     except Exception:
         traceback.print_exc()
-        _leave(FAILED)
+        fail()
     if code:
         print(f"hpcscale: one of {', '.join(task_ids)} failed; see above", file=sys.stderr)
-        _leave(FAILED)
+        fail()
     return 0
 
 
@@ -58,13 +60,6 @@ def _let_rank_0_go_first() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.stderr.flush()
         time.sleep(_RANK_0_FIRST)
-
-
-def _leave(code: int) -> NoReturn:
-    """End at once: threads of the process group may wait for ranks that have left already."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def rank_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -51,7 +51,7 @@ class SlurmExecutor:
         for chunk in _chunks(payloads, self.profile.max_array_size):
             folder = self.folder / stage
             executor = submitit.SlurmExecutor(folder, python=shlex.join(self._python()))
-            executor.update_parameters(**self._parameters(name, resources, dependencies))
+            executor.update_parameters(**self._parameters(name, resources, dependencies, folder))
             try:
                 with executor.batch():
                     jobs = [
@@ -86,7 +86,7 @@ class SlurmExecutor:
             command=f"{shlex.join(self._python())} -u -m submitit.core._submit {folder}",
             folder=folder,
             map_count=count if count > 1 else None,
-            **self._parameters(name, resources, dependencies),
+            **self._parameters(name, resources, dependencies, folder),
         )
         return script
 
@@ -96,7 +96,7 @@ class SlurmExecutor:
         return container_wrap(container, [python])[1]
 
     def _parameters(
-        self, name: str, resources: Resources, dependencies: Sequence[str]
+        self, name: str, resources: Resources, dependencies: Sequence[str], folder: Path
     ) -> dict[str, Any]:
         profile = self.profile
         values: dict[str, Any] = {
@@ -117,7 +117,7 @@ class SlurmExecutor:
             "stderr_to_stdout": True,
             "dependency": "afterany:" + ":".join(dependencies) if dependencies else None,
             "setup": setup_lines(profile, resources),
-            "teardown": requeue_lines(profile.max_restarts),
+            "teardown": requeue_lines(folder, profile.max_restarts),
             "srun_args": self._srun_args(resources),
             "additional_parameters": {"requeue": True, **profile.extra_sbatch, **self._excluded()},
         }

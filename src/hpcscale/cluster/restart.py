@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
 
 from hpcscale.config.profile import SiteProfile
 from hpcscale.config.resources import Resources
 from hpcscale.errors import Preempted
 
-#: The code of a rank whose task failed. srun returns the highest code of a step, and ends the other
-#: ranks by a signal: a failure stands above every signal's code, which is 192 at most.
-FAILED = 200
-
-#: Only a job that Slurm still counts as running is sent back: one that was cancelled, requeued or
-#: timed out meanwhile is none of ours. The array element is named, since the last element's own
-#: job id is that of its whole array. The task itself ends restarts that are too many, and says so
-#: (pipeline/attempts.py); the count here is for one that never gets so far.
+_FAILED_CODE = 1
+#: srun ends the other ranks of one that failed by a signal, and then returns that signal's code: a
+#: failure therefore leaves a file. Only a job that Slurm still counts as running is sent back: one
+#: that was cancelled, requeued or timed out meanwhile is none of ours. The array element is named,
+#: since the last element's own job id is that of its whole array. The task itself ends restarts
+#: that are too many, and says so (pipeline/attempts.py); the count here is for one that never
+#: gets so far.
 _REQUEUE = """\
 code=$?
-# {stopped}: stopped, the state is saved; 129 to 192: killed by a signal
-if [ $code -eq {stopped} ] || {{ [ $code -gt 128 ] && [ $code -le 192 ]; }}; then
-  job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
-  job=${{job:-$SLURM_JOB_ID}}
-  [ "${{SLURM_RESTART_COUNT:-0}}" -le {most} ] || exit $code
+job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+job=${{job:-$SLURM_JOB_ID}}
+restarts=${{SLURM_RESTART_COUNT:-0}}
+[ -e {folder}/failed-"$job-$restarts" ] && exit 1
+# {stopped}: stopped, the state is saved; above 128: killed by a signal
+if [ $code -eq {stopped} ] || [ $code -gt 128 ] && [ "$restarts" -le {most} ]; then
   for _ in {{1..60}}; do
     if state=$(squeue --noheader --jobs="$job" --format=%T); then
       [ "$state" = RUNNING ] || break
@@ -36,9 +42,34 @@ exit $code
 """
 
 
-def requeue_lines(max_restarts: int) -> list[str]:
-    """Shell lines that go behind srun."""
-    return _REQUEUE.format(stopped=Preempted.exit_code, most=max_restarts).split("\n")
+def requeue_lines(folder: Path, max_restarts: int) -> list[str]:
+    """Shell lines that go behind srun. ``folder``: of the stage's logs, which all nodes see."""
+    text = _REQUEUE.format(
+        folder=shlex.quote(str(folder)), stopped=Preempted.exit_code, most=max_restarts
+    )
+    return text.split("\n")
+
+
+def fail() -> NoReturn:
+    """End this rank at once as one whose task failed, which trying again would not help."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    job, folder = job_name(), os.environ.get("SUBMITIT_FOLDER")
+    if job and folder:
+        with suppress(OSError):
+            (Path(folder) / f"failed-{job}-{restarts()}").touch()
+    os._exit(_FAILED_CODE)
+
+
+def job_name() -> str | None:
+    """The array element, or the job, that this process runs in."""
+    array, element = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    return f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID")
+
+
+def restarts() -> int:
+    """How often Slurm has started this job again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def signal_lead(profile: SiteProfile, resources: Resources) -> int:

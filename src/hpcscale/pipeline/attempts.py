@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcscale.atomic import read_json, write_json
+from hpcscale.cluster.restart import job_name, restarts
 from hpcscale.errors import TaskError
 from hpcscale.pipeline.context import PROGRESS, Context
 
@@ -95,7 +96,7 @@ def _check_restarts(
     """``mine``: the attempts of this job at this task."""
     again = "then run the same `hpcscale sweep` again, which goes on from what is saved"
     name = context.spec["name"]
-    if mine and int(os.environ.get("SLURM_RESTART_COUNT", "0")) > max_restarts:
+    if mine and restarts() > max_restarts:
         raise TaskError(
             f"{name}: job {job_name()} was restarted {max_restarts} times, which is the site's "
             f"max_restarts; see {context.directory / ATTEMPTS} for how its attempts ended, {again}"
@@ -147,12 +148,6 @@ def _steps_done(directory: Path) -> int:
     """Steps that the metrics of a training hold."""
     path = directory / _METRICS
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def job_name() -> str | None:
-    """The array element, or the job, that this process runs in."""
-    array, element = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
-    return f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID")
 
 
 def process_record() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcscale.atomic import DONE, read_done, write_done, write_json
-from hpcscale.cluster.restart import FAILED as FAILED_CODE
+from hpcscale.cluster.restart import fail
 from hpcscale.errors import HpcscaleError, OtherRankFailed, Preempted
 from hpcscale.pipeline import attempts
 from hpcscale.pipeline.context import Context, InputMissing, StepResult, load_context
@@ -97,7 +97,7 @@ def _run(context: Context, max_restarts: int | None) -> int:
         if context.world_size > 1:
             # The other ranks may wait in a collective that this one will never join.
             attempts.end(context, outcome)
-            os._exit(FAILED_CODE)
+            fail()
     finally:
         attempts.end(context, outcome)
     return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -170,7 +171,6 @@ ELEMENT = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID"
     [(75, "RUNNING", ELEMENT, "5_3"), (137, "RUNNING", {"SLURM_JOB_ID": "9"}, "9"),
      (140, "RUNNING", ELEMENT, "5_3"), (75, "COMPLETING", ELEMENT, None),
      (137, "RUNNING", {**ELEMENT, "SLURM_RESTART_COUNT": "3"}, None),
-     (200, "RUNNING", ELEMENT, None),
      (1, "RUNNING", ELEMENT, None), (0, "RUNNING", ELEMENT, None)],
 )  # fmt: skip
 def test_what_was_stopped_or_killed_goes_back_into_the_queue(
@@ -180,7 +180,7 @@ def test_what_was_stopped_or_killed_goes_back_into_the_queue(
     fake("srun", f"exit {code}")
     fake("squeue", f"echo {state}")
     fake("scontrol", f"echo $@ >>{tmp_path}/asked")
-    script = "\n".join(["srun", *requeue_lines(2)])
+    script = "\n".join(["srun", *requeue_lines(tmp_path, 2)])
     done = subprocess.run(
         ["bash", "-c", script], env={"PATH": os.environ["PATH"], **environment}, check=False
     )
@@ -189,12 +189,31 @@ def test_what_was_stopped_or_killed_goes_back_into_the_queue(
     assert (log.read_text().strip() if log.exists() else None) == (asked and f"requeue {asked}")
 
 
+def test_a_failure_is_not_taken_for_the_signal_that_ended_the_other_ranks(
+    fake, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    """Nor for one of an earlier start."""
+    fake(
+        "srun", f"{sys.executable} -c 'from hpcscale.cluster.restart import fail; fail()'; exit 143"
+    )
+    fake("squeue", "echo RUNNING")
+    fake("scontrol", f"echo $@ >>{tmp_path}/asked")
+    script = "\n".join(["srun", *requeue_lines(tmp_path, 9)])
+    environment = {"PATH": os.environ["PATH"], **ELEMENT, "SUBMITIT_FOLDER": str(tmp_path)}
+    assert subprocess.run(["bash", "-c", script], env=environment, check=False).returncode == 1
+    assert not (tmp_path / "asked").exists()
+    fake("srun", "exit 143")
+    again = environment | {"SLURM_RESTART_COUNT": "1"}
+    subprocess.run(["bash", "-c", script], env=again, check=False)
+    assert (tmp_path / "asked").read_text() == "requeue 5_3\n"
+
+
 def test_requeueing_waits_for_a_controller_that_is_away(fake, tmp_path) -> None:  # type: ignore[no-untyped-def]
     fake("srun", "exit 75")
     fake("sleep", f"touch {tmp_path}/waited")
     fake("squeue", f"test -e {tmp_path}/waited && echo RUNNING")
     fake("scontrol", f"echo $@ >>{tmp_path}/asked")
-    script = "\n".join(["srun", *requeue_lines(2)])
+    script = "\n".join(["srun", *requeue_lines(tmp_path, 2)])
     subprocess.run(["bash", "-c", script], env={"PATH": os.environ["PATH"], **ELEMENT}, check=False)
     assert (tmp_path / "asked").read_text() == "requeue 5_3\n"
 
