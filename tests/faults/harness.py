@@ -21,6 +21,8 @@ from support import command
 
 #: Of 250 steps, some hundredths of a second each.
 EVERY = 20
+#: Steps that go on while a checkpoint is written: what fails meanwhile costs them too.
+WRITING = 5
 SWEEP = """\
 name: faults
 root: {root}

@@ -13,6 +13,7 @@ import pytest
 from faults.conftest import Battery, Start
 from faults.harness import (
     EVERY,
+    WRITING,
     Disturbed,
     Ending,
     break_newest_checkpoint,
@@ -134,4 +135,4 @@ def test_a_full_disk(start_local: Start, battery: Battery, undisturbed: Ending) 
             room()
 
         back = go_on(cell, fault, 1)
-    battery.note("disk full during a save", "one machine", cell, undisturbed, back, EVERY)
+    battery.note("disk full during a save", "one machine", cell, undisturbed, back, EVERY + WRITING)

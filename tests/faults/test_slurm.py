@@ -15,6 +15,7 @@ from cluster.devcluster import Cluster
 from faults.conftest import Battery, Start
 from faults.harness import (
     EVERY,
+    WRITING,
     Disturbed,
     Ending,
     break_newest_checkpoint,
@@ -153,7 +154,7 @@ def test_kill_during_a_save(start_slurm: Start, battery: Battery, undisturbed: E
 
     back = cell.seconds_to_be_back(fault)
     cell.finish()
-    battery.note("`kill -9` during a save", "Slurm", cell, undisturbed, back, EVERY)
+    battery.note("`kill -9` during a save", "Slurm", cell, undisturbed, back, EVERY + WRITING)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "bit-flipped"])
@@ -216,7 +217,12 @@ def test_a_full_disk(start_slurm: Start, battery: Battery, undisturbed: Ending) 
         cell.start()
         cell.finish()
     battery.note(
-        "disk full during a save", "Slurm", cell, undisturbed, time.monotonic() - began, EVERY
+        "disk full during a save",
+        "Slurm",
+        cell,
+        undisturbed,
+        time.monotonic() - began,
+        EVERY + WRITING,
     )
 
 
