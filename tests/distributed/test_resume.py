@@ -60,67 +60,71 @@ def precisions(way: Way) -> list[str]:
     return ["fp32"] if way == ("deepspeed", 0) else ["fp32", "bf16"]
 
 
+#: Each is run in processes of its own: the sixth ZeRO 3 engine of a process was seen to hang.
+KINDS = [(way, precision) for way in WAYS for precision in precisions(way)]
+of_each_kind = pytest.mark.parametrize(("way", "precision"), KINDS, ids=str)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_resumed_twice_bit_for_bit(folder: Path, world: int) -> None:
-    cases, names = [], []
-    for way in WAYS:
-        for precision in precisions(way):
-            name = f"{world}-{way[0]}-{way[1]}-{precision}"
-            asked = {**SHORT, "precision": precision}
-            cases += [case(f"undisturbed-{name}", way, **asked)]
-            cases += [case(f"twice-{name}", way, **asked, stop_at=stop) for stop in (7, 6, 0)]
-            names.append(name)
-    run_all(folder, world, cases)
-    for name in names:
-        for key in ("loss", "grad_norm"):
-            whole = lines(folder, f"undisturbed-{name}", key)
-            assert len(whole) == 20
-            assert lines(folder, f"twice-{name}", key) == whole, name
+@of_each_kind
+def test_resumed_twice_bit_for_bit(folder: Path, way: Way, precision: str, world: int) -> None:
+    name = f"{world}-{way[0]}-{way[1]}-{precision}"
+    asked = {**SHORT, "precision": precision}
+    stopped = [case(f"twice-{name}", way, **asked, stop_at=stop) for stop in (7, 6, 0)]
+    run_all(folder, world, [case(f"undisturbed-{name}", way, **asked), *stopped])
+    for key in ("loss", "grad_norm"):
+        whole = lines(folder, f"undisturbed-{name}", key)
+        assert len(whole) == 20
+        assert lines(folder, f"twice-{name}", key) == whole
 
 
 @pytest.mark.slow
-def test_from_four_ranks_to_two_and_back(folder: Path) -> None:
-    """Every stage and precision; three ranks to another stage on two, whose cuts lie elsewhere."""
-    kinds = [(way, precision) for way in WAYS for precision in precisions(way)]
+@of_each_kind
+def test_from_four_ranks_to_two_and_back(folder: Path, way: Way, precision: str) -> None:
+    asked: dict[str, Any] = {**SHORT, "precision": precision}
+    base, two, four = (f"{x}-{way[0]}-{way[1]}-{precision}" for x in ("base", "to-two", "to-four"))
+    run_all(folder, 4, [case(base, way, **asked), case(two, way, **asked, stop_at=10)])
+    run_all(folder, 2, [case(two, way, **asked), case(four, way, **asked, stop_at=10)])
+    run_all(folder, 4, [case(four, way, **asked)])
+    for moved in (two, four):
+        found = furthest(folder, moved, base)
+        print(f"{moved}: {found:.1e} nats")
+        assert found < LIMIT[precision]
 
-    def cases(name: str, **more: Any) -> list[tuple[str, dict[str, Any]]]:
-        return [
-            case(f"{name}-{way[0]}-{way[1]}-{precision}", way, **SHORT, precision=precision, **more)
-            for way, precision in kinds
-        ]
 
-    run_all(folder, 4, [*cases("base"), *cases("to-two", stop_at=10)])
+@pytest.mark.slow
+def test_from_three_ranks_to_another_stage_on_two(folder: Path) -> None:
+    """Whose cuts lie elsewhere."""
     run_all(folder, 3, [case(f"cut-{way[1]}", way, **SHORT, stop_at=10) for way in WAYS[1:]])
     others = [case(f"cut-{zero}", ("deepspeed", (zero + 1) % 4), **SHORT) for zero in range(4)]
-    run_all(folder, 2, [*cases("to-two"), *cases("to-four", stop_at=10), *others])
-    run_all(folder, 4, cases("to-four"))
-    for way, precision in kinds:
-        name = f"{way[0]}-{way[1]}-{precision}"
-        for move in ("to-two", "to-four"):
-            found = furthest(folder, f"{move}-{name}", f"base-{name}")
-            print(f"{move} {name}: {found:.1e} nats")
-            assert found < LIMIT[precision], (move, name)
+    run_all(folder, 2, [case("uncut", TORCH, **SHORT), *others])
     for zero in range(4):
-        assert furthest(folder, f"cut-{zero}", "base-torch-0-fp32") < LIMIT["fp32"]
+        assert furthest(folder, f"cut-{zero}", "uncut") < LIMIT["fp32"]
 
 
 @pytest.mark.slow
-def test_ranks_stages_and_accumulation_at_one_global_batch(folder: Path) -> None:
+@of_each_kind
+def test_ranks_stages_and_accumulation_at_one_global_batch(
+    folder: Path, way: Way, precision: str
+) -> None:
     """50 steps; against one pass on one rank: of torch in fp32, of its own kind in bf16."""
-    kinds = [(way, precision) for way in WAYS for precision in precisions(way)]
-    compared = []
+    against = way if precision == "bf16" else TORCH
+    base = f"matrix-{way[0]}-{way[1]}-{precision}"
+    asked: dict[str, Any] = {**LONG, "precision": precision}
+    found = {}
     for world in (1, 2, 4):
-        cases = []
-        for way, precision in kinds:
-            for micro in {8 // world, 2, 1}:
-                name = f"matrix-{world}-{micro}-{way[0]}-{way[1]}-{precision}"
-                cases.append(case(name, way, **LONG, precision=precision, micro_batch=micro))
-                base = f"{way[0]}-{way[1]}-bf16" if precision == "bf16" else "torch-0-fp32"
-                compared.append((name, f"matrix-1-8-{base}", precision))
+        batches = sorted({8 // world, 2, 1})
+        names = [f"{base}-{world}-{micro}" for micro in batches]
+        cases = [
+            case(name, way, **asked, micro_batch=micro)
+            for name, micro in zip(names, batches, strict=True)
+        ]
+        if world == 1:
+            cases.append(case(base, against, **asked, micro_batch=8))
         run_all(folder, world, cases)
-    found = {name: furthest(folder, name, base) for name, base, _ in compared}
+        found |= {name: furthest(folder, name, base) for name in names}
     for name, distance in found.items():
         print(f"{name}: {distance:.1e} nats")
     assert all(len(lines(folder, name)) == 50 for name in found)
-    assert not [name for name, _, precision in compared if found[name] >= LIMIT[precision]]
+    assert max(found.values()) < LIMIT[precision]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,12 +87,23 @@ class TorchEngine:
         return LossScale(state["scale"], state["_growth_tracker"])
 
     def load(self, saved: SavedState, updates: int, scale: LossScale) -> None:
+        self._settle_buckets()
         saved.fill(self._held())
         set_updates(self.optimizer, updates)
         if self.scaler.is_enabled():
             tracker = scale.clean % self.scaler.get_growth_interval()
             values = {"scale": scale.scale, "_growth_tracker": tracker}
             self.scaler.load_state_dict(self.scaler.state_dict() | values)
+
+    def _settle_buckets(self) -> None:
+        """DDP reorders its buckets after the first pass, and three ranks or more sum an element in
+        an order that depends on its place there: a run that goes on must not pass that twice."""
+        if isinstance(self.model, DistributedDataParallel):
+            ids = torch.zeros(1, 2, dtype=torch.long, device=self.ranks.device)
+            for _ in range(2):  # the next forward pass is where they are reordered
+                forward: Any = self.model.forward  # the call may be compiled for other shapes
+                forward(input_ids=ids, use_cache=False).logits.sum().backward()
+            self.optimizer.zero_grad(set_to_none=True)
 
     def weights(self) -> dict[str, Tensor] | None:
         return None
