@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -100,6 +101,14 @@ def test_a_larger_budget_costs_the_rest_alone(branched: Path, hpcscale: Run) -> 
     assert "nothing to start" in hpcscale(*words).stdout
     more = hpcscale(*words, "--set", "budgets=[2k, 4k, 8k, 16k]", "--dry-run").stdout
     assert "9.6k tokens to train" in more
+
+
+def test_lost_cells_are_made_again_from_a_trunk_that_is_spent(alone: Path, branched: Path) -> None:
+    for folder in (*branched.glob("cells/*"), *branched.glob("evaluations/*")):
+        shutil.rmtree(folder)
+    sweep(branched.parents[1] / "tiny.yaml", *BRANCH)
+    same(branched, alone)
+    test_states_are_deleted_but_the_last(branched)
 
 
 def test_trunk_and_branch_killed_in_mid_step_go_on_bit_for_bit(

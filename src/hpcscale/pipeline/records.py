@@ -21,6 +21,7 @@ from hpcscale.atomic import DONE, write_json, write_text
 from hpcscale.errors import ConfigError
 from hpcscale.pipeline.context import SPEC
 from hpcscale.pipeline.graph import Task
+from hpcscale.pipeline.state import SPENT
 from hpcscale.pipeline.sweep import Sweep, describe
 
 #: The site profile of the last call, which may be a file of the user's.
@@ -57,7 +58,8 @@ def write_specs(run_dir: Path, tasks: Iterable[Task]) -> None:
     for task in tasks:
         directory = run_dir / task.id
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / DONE).unlink(missing_ok=True)
+        for marker in (DONE, SPENT):
+            (directory / marker).unlink(missing_ok=True)
         text = json.dumps(task.spec(), indent=2)
         path = directory / SPEC
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -13,6 +13,7 @@ from hpcscale.errors import ConfigError
 from hpcscale.pipeline.checks import check
 from hpcscale.pipeline.estimate import estimate
 from hpcscale.pipeline.graph import Graph, Task
+from hpcscale.pipeline.records import write_specs
 from hpcscale.pipeline.stages import Pipeline
 from hpcscale.pipeline.state import State, observe
 from hpcscale.pipeline.sweep import open_sweep
@@ -184,6 +185,25 @@ def test_a_state_goes_once_branch_and_next_segment_are_done(
     assert not (chain["first"] / "done.json").exists()
     release(tmp_path, chain["second"])
     assert (chain["second"] / "checkpoints").exists(), "a larger budget goes on from it"
+
+
+def test_a_state_waits_for_a_segment_that_is_planned_anew(tmp_path: Path) -> None:
+    graph = build(*BRANCH, "selection=[random]", "seeds=[0]", "budgets=[64k, 128k]")
+    first, second = (task for task in graph if task.kind == "trunk")
+    cells = [task for task in graph if task.kind == "train"]
+    # A trunk of an earlier round, whose cells are lost: all of it is planned again.
+    for task, marker in ((first, "spent.json"), (second, "spent.json")):
+        (tmp_path / task.id).mkdir(parents=True)
+        (tmp_path / task.id / marker).write_text("{}")
+    write_specs(tmp_path, [first, second, *cells])
+    (tmp_path / first.id / "checkpoints").mkdir()
+    for task in (first, cells[0]):
+        (tmp_path / task.id / "done.json").write_text("{}")
+    release(tmp_path, tmp_path / first.id)
+    assert (tmp_path / first.id / "done.json").exists()
+    (tmp_path / second.id / "done.json").write_text("{}")
+    release(tmp_path, tmp_path / first.id)
+    assert (tmp_path / first.id / "spent.json").exists()
 
 
 def test_segments_behind_a_cell(tmp_path: Path, chain: dict[str, Path]) -> None:

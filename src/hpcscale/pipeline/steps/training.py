@@ -9,7 +9,6 @@ from hpcscale.atomic import read_json, write_json
 from hpcscale.config.train import TrainConfig
 from hpcscale.pipeline.branch import BranchPoint, branch_point, shares
 from hpcscale.pipeline.context import Context, StepResult
-from hpcscale.pipeline.state import SPENT
 from hpcscale.pipeline.trunk import release
 from hpcscale.train.zero import resolve_engine
 from hpcscale.units import format_rate
@@ -92,7 +91,6 @@ def train_segment(
     record = _record(model, stream, ranks, result) | shares(point, result)
     if ranks.rank == 0:
         write_json(context.directory / RECORD, record)
-        (context.directory / SPENT).unlink(missing_ok=True)
     ranks.barrier()
     tag = tags_in(folder)[-1]
     state = [f"{CHECKPOINTS}/{tag}/{file.name}" for file in (folder / tag).iterdir()]
