@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -256,6 +257,12 @@ def test_attempts_without_gain_end(start_slurm: Start, undisturbed: Ending) -> N
     assert Ending.of(cell.run) == undisturbed
 
 
+def lose(cell: Disturbed) -> None:
+    """Make the training be wanted again; a lost model is not, while its evaluation is there."""
+    next((cell.cell / "model").iterdir()).unlink()
+    shutil.rmtree(cell.run / "evaluations")
+
+
 def test_a_node_that_failed_twice_is_left_out(
     start_slurm: Start, undisturbed: Ending, devcluster: Cluster
 ) -> None:
@@ -265,7 +272,7 @@ def test_a_node_that_failed_twice_is_left_out(
         cell.seconds_to_be_back(lambda: lose_node(devcluster))
     cell.finish()
     assert Ending.of(cell.run) == undisturbed
-    next((cell.cell / "model").iterdir()).unlink()
+    lose(cell)
     plan = cell.plan()
     assert "excluded: node1, which went down 2 times or more under this sweep" in plan
     assert "#SBATCH --exclude=node1" in plan
@@ -278,7 +285,7 @@ def test_a_lead_time_that_is_too_short_is_told(start_slurm: Start) -> None:
     assert 0 < line["lead_seconds"] < 15
     line["lead_seconds"] = 47.0
     (cell.cell / "attempts.jsonl").write_text(json.dumps(line) + "\n")
-    next((cell.cell / "model").iterdir()).unlink()
+    lose(cell)
     assert (
         "train takes up to 47 s to stop (its longest step and save), but Slurm signals 15 s ahead "
         "of the end; write signal_seconds: 80 into the site profile\n"
