@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def run_ranks(
         )
         for rank in range(world)
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+    # All at once: a rank whose pipe is full would stop, and the others wait for it.
+    with ThreadPoolExecutor(world) as readers:
+        outputs = list(readers.map(lambda p: p.communicate(timeout=timeout)[0], processes))
     if check:
         for process, output in zip(processes, outputs, strict=True):
             assert process.returncode == 0, output

@@ -60,7 +60,6 @@ def precisions(way: Way) -> list[str]:
     return ["fp32"] if way == ("deepspeed", 0) else ["fp32", "bf16"]
 
 
-#: Each is run in processes of its own: the sixth ZeRO 3 engine of a process was seen to hang.
 KINDS = [(way, precision) for way in WAYS for precision in precisions(way)]
 of_each_kind = pytest.mark.parametrize(("way", "precision"), KINDS, ids=str)
 
