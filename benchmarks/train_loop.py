@@ -1,10 +1,12 @@
 """Our engines beside the shortest honest plain loop, alternating; and two ranks beside one.
 
-python benchmarks/train_loop.py [--model 124M] [--steps 20] [--rounds 5] [--only engines|ranks]
-    [--threads 1] [--clock wall|cpu]      (processor time says more where others compute beside it)
+python benchmarks/train_loop.py [--model 124M] [--rows 8] [--steps 20] [--rounds 5]
+    [--only engines|ranks] [--threads 1] [--clock wall|cpu]
 
 Each way trains the same rows; ratios are of medians of step times, so that a burst of other load
-counts in none. Ranks have one thread each, and stand beside one rank with one thread.
+counts in none (where there is always some, processor time says more). The fewer rows a step, the
+more weighs what a step costs whatever its tokens. Ranks have one thread each, and stand beside
+one rank with one thread.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from hpcscale.train.distributed import Ranks, close_group
 from hpcscale.train.engine import adamw
 from hpcscale.train.loop import train
 
-#: Shape, vocabulary, sequence length, rows a step.
+#: Shape, vocabulary, sequence length, rows a step and rank.
 MODELS = {
     "4x128": (Shape(layers=4, width=128, heads=4), 2048, 256, 8),
     "124M": (Shape(layers=12, width=768, heads=12), 50257, 256, 2),
@@ -47,8 +49,9 @@ clock = time.perf_counter
 
 
 class Setting:
-    def __init__(self, name: str, steps: int, folder: Path, ranks: int = 1) -> None:
-        self.shape, self.vocabulary, self.length, rows = MODELS[name]
+    def __init__(self, name: str, rows: int, steps: int, folder: Path, ranks: int = 1) -> None:
+        self.shape, self.vocabulary, self.length, usual = MODELS[name]
+        rows = rows or usual
         self.steps, self.rows = steps, rows * ranks
         self.config = TrainConfig(
             global_batch=self.rows * self.length, micro_batch=rows, zero=1, sinks=[]
@@ -58,11 +61,15 @@ class Setting:
             make_store(path, self.vocabulary, (steps + 1) * 2 * rows * self.length)
         self.store = TokenStore.open(path)
 
+    @property
+    def tokens_a_step(self) -> int:
+        return self.rows * self.length
+
     def model(self) -> torch.nn.Module:
         return build_model(self.shape, self.vocabulary, self.length, self.vocabulary - 1)
 
     def stream(self) -> PackedStream:
-        tokens = self.steps * self.rows * self.length
+        tokens = self.steps * self.tokens_a_step
         return PackedStream(self.store, np.arange(self.store.n_documents), tokens, self.length)
 
 
@@ -80,7 +87,7 @@ def plain(setting: Setting) -> list[float]:
     model, config = setting.model().train(), setting.config
     optimizer = adamw(model, config)
     tokens = torch.from_numpy(np.asarray(setting.store.all_tokens).astype(np.int64))
-    times, size = [], setting.rows * setting.length
+    times, size = [], setting.tokens_a_step
     for step in range(setting.steps):
         began = clock()
         part = tokens[step * size : (step + 1) * size + 1]
@@ -122,7 +129,7 @@ def report(times: dict[str, list[list[float]]], base: str, setting: Setting) -> 
     # The first two steps of a run allocate.
     typical = {name: [statistics.median(r[2:]) for r in runs] for name, runs in times.items()}
     best = {name: min(min(r[2:]) for r in runs) for name, runs in times.items()}
-    rate = setting.rows * setting.length / statistics.median(typical[base])
+    rate = setting.tokens_a_step / statistics.median(typical[base])
     print(f"{base}: {rate:.0f} tokens/s, {torch.get_num_threads()} threads")
     for name in times:
         ratios = [a / b for a, b in zip(typical[base], typical[name], strict=True)]
@@ -134,59 +141,67 @@ def report(times: dict[str, list[list[float]]], base: str, setting: Setting) -> 
             )
 
 
-def two_ranks(name: str, steps: int, rounds: int, folder: Path) -> None:
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    Setting(name, steps, folder)  # the store
+def two_ranks(name: str, rows: int, steps: int, rounds: int, folder: Path) -> None:
+    """Beside one rank, and beside two that wait for each other and send nothing: what the cores
+    and their noise allow."""
+    tokens = Setting(name, rows, steps, folder).tokens_a_step
+    ways = {"one": 1, "two": 2, "apart": 1}
+    rates: dict[str, list[float]] = {way: [] for way in ways}
     for round_ in range(rounds):
-        for world in (1, 2) if round_ % 2 else (2, 1):
-            rates[world].append(_start(name, steps, folder, world, round_))
-    ratios = [b / a for a, b in zip(rates[1], rates[2], strict=True)]
-    print(
-        f"one rank: {statistics.median(rates[1]):.0f} tokens/s; two ranks: "
-        f"{statistics.median(ratios):.3f}x [{min(ratios):.3f} to {max(ratios):.3f}]; fastest "
-        f"rounds {max(rates[2]) / max(rates[1]):.3f}x"
-    )
+        for way in list(ways)[round_ % 3 :] + list(ways)[: round_ % 3]:
+            out = folder / f"{way}-{round_}"
+            jobs = [
+                _start(name, rows, steps, out / str(job), ways[way])
+                for job in range(1 + (way == "apart"))
+            ]
+            # Of one rank all steps count, of ranks apart the slower one of each step.
+            times = [max(step) for step in zip(*(_times(*job) for job in jobs), strict=True)]
+            both = 1 if way == "one" else 2
+            rates[way].append(both * tokens / statistics.median(times[2:]))
+    print(f"one rank: {statistics.median(rates['one']):.0f} tokens/s")
+    for way, what in (("two", "two ranks"), ("apart", "two that wait and send nothing")):
+        ratios = [b / a for a, b in zip(rates["one"], rates[way], strict=True)]
+        print(
+            f"{what}: {statistics.median(ratios):.3f}x [{min(ratios):.3f} to {max(ratios):.3f}]; "
+            f"fastest rounds {max(rates[way]) / max(rates['one']):.3f}x"
+        )
 
 
-def _start(name: str, steps: int, folder: Path, world: int, round_: int) -> float:
+def _start(
+    name: str, rows: int, steps: int, out: Path, world: int
+) -> tuple[Path, list[subprocess.Popen[bytes]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
               "OMP_NUM_THREADS": "1"}  # fmt: skip
-    out = folder / f"ranks-{world}-{round_}"
-    words = [
-        sys.executable,
-        __file__,
-        "--model",
-        name,
-        "--steps",
-        str(steps),
-        "--rank-of",
-        str(out),
-    ]
-    processes = [
+    given = {"--model": name, "--rows": rows, "--steps": steps, "--rank-of": out}
+    words = [sys.executable, __file__, *(str(word) for pair in given.items() for word in pair)]
+    return out, [
         subprocess.Popen(words, env={**os.environ, **shared, "RANK": str(r), "LOCAL_RANK": str(r)})
         for r in range(world)
     ]
-    assert [p.wait() for p in processes] == [0] * world
-    return float(json.loads((out / "rate.json").read_text()))
 
 
-def _rank(name: str, steps: int, out: Path) -> None:
+def _times(out: Path, processes: list[subprocess.Popen[bytes]]) -> list[float]:
+    assert [p.wait() for p in processes] == [0] * len(processes)
+    return list(json.loads((out / "times.json").read_text()))
+
+
+def _rank(name: str, rows: int, steps: int, out: Path) -> None:
     torch.set_num_threads(1)
     ranks = Ranks.from_environment()
-    setting = Setting(name, steps, out.parent, ranks.world_size)
+    setting = Setting(name, rows, steps, out.parent.parent, ranks.world_size)
     times = ours(setting, "torch", out, ranks)
     if ranks.rank == 0:
-        rate = setting.rows * setting.length / statistics.median(times[2:])
-        (out / "rate.json").write_text(json.dumps(rate))
+        (out / "times.json").write_text(json.dumps(times))
     close_group()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=list(MODELS), default="4x128")
+    parser.add_argument("--rows", type=int, default=0, help="a step and rank; 0: the model's own")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["engines", "ranks"])
@@ -198,14 +213,15 @@ def main() -> None:
     clock = time.process_time if asked.clock == "cpu" else time.perf_counter
     torch.set_num_threads(asked.threads)
     if asked.rank_of:
-        _rank(asked.model, asked.steps, asked.rank_of)
+        _rank(asked.model, asked.rows, asked.steps, asked.rank_of)
         return
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         if asked.only != "ranks":
-            engines(Setting(asked.model, asked.steps, Path(folder)), asked.rounds, Path(folder))
+            setting = Setting(asked.model, asked.rows, asked.steps, Path(folder))
+            engines(setting, asked.rounds, Path(folder))
         if asked.only != "engines":
-            two_ranks(asked.model, asked.steps, asked.rounds, Path(folder))
+            two_ranks(asked.model, asked.rows, asked.steps, asked.rounds, Path(folder))
     print(f"load after: {os.getloadavg()[0]:.1f}")
 
 

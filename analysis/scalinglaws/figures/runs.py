@@ -106,12 +106,25 @@ def hours(methods: list[str], costs: pd.DataFrame | None, results: pd.DataFrame)
     """Device-hours [method, stage]: training all cells, and each stage of selecting."""
     table = pd.DataFrame(index=methods)
     if "device_hours" in results and "method" in results:
-        table["train"] = results.groupby("method")["device_hours"].sum()
+        table["train"] = _trained(results)
     if costs is not None:
         for stage, part in costs.groupby("stage", sort=False):
             table[str(stage)] = part.groupby("method")["device_hours"].sum()
     table = table.fillna(0.0)
     return table.loc[:, table.sum() > 0]
+
+
+def _trained(results: pd.DataFrame) -> pd.Series:
+    """Device-hours of training by method, a trunk that several budgets share counted once.
+
+    A cell's ``device_hours`` are those of the run by itself; without its own they are the trunk's
+    up to its branch, and the furthest branch of a seed has the whole trunk behind it.
+    """
+    whole = results["device_hours"]
+    own = results.get("own_device_hours", whole).fillna(whole)
+    runs = [results[name] for name in ("method", "seed") if name in results]
+    trunks = (whole - own).groupby(runs).max()
+    return own.groupby(results["method"]).sum() + trunks.groupby(level="method").sum()
 
 
 @styled

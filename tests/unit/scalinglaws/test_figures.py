@@ -287,6 +287,17 @@ def test_device_hours_add_up(usual: tuple[Study, Comparison, Drawing]) -> None:
     assert max(ends) == pytest.approx(10 * 0.5 + 2.0)
 
 
+def test_a_trunk_costs_once_however_many_branch_off_it() -> None:
+    """Two seeds; branches at 3 and 7 hours of a trunk, 1 and 2 hours each; beside them, one cell
+    that has no trunk."""
+    results = pd.DataFrame(
+        {"method": ["a"] * 4 + ["b"], "seed": [0, 0, 1, 1, 0],
+         "device_hours": [4.0, 9.0, 4.0, 9.0, 5.0],
+         "own_device_hours": [1.0, 2.0, 1.0, 2.0, np.nan]}
+    )  # fmt: skip
+    assert runs.hours(["a", "b"], None, results)["train"].to_dict() == {"a": 20.0, "b": 5.0}
+
+
 def test_files_are_the_same_bytes_and_svg_ids_do_not_clash(
     usual: tuple[Study, Comparison, Drawing], tmp_path: Path
 ) -> None:

@@ -50,7 +50,10 @@ def _row(evaluation: Row, training: Row) -> Row:
         "train_flops": training["flops_per_token"] * training["tokens"],
         "train_seconds": training["seconds"],
         "tokens_per_second": training["tokens_per_second"],
-        "device_hours": training["seconds"] * training["world_size"] / 3600,
+        # Of all attempts, whose ranks may differ; an older record has the last one's alone.
+        "device_hours": training.get(
+            "device_hours", training["seconds"] * training["world_size"] / 3600
+        ),
         "device": training["device"],
         **_shares(training),
     }
