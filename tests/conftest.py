@@ -10,6 +10,15 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several workers (pytest -n), one takes all of a file, whose tests share fixtures; and
+    one takes all of Slurm, since there is one cluster."""
+    for item in items:
+        shared = "slurm" if item.get_closest_marker("slurm") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real texts and losses beside the repository; tests that need them skip where absent."""

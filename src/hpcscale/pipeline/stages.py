@@ -24,8 +24,8 @@ from hpcscale.pipeline.trunk import DECAY, Trunks
 from hpcscale.selection.method import ScoreRequest, SelectionMethod
 from hpcscale.selection.registry import load_method
 
-VERSION = {"tokenizer": 1, "store": 1, "pretrain": 1, "fetch": 1, "perplexity": 1,
-           "merge": 1, "select": 1, "train": 1, "evaluate": 1}  # fmt: skip
+VERSION = {"tokenizer": 1, "store": 1, "pretrain": 2, "fetch": 1, "perplexity": 1,
+           "merge": 1, "select": 1, "train": 2, "evaluate": 1}  # fmt: skip
 
 #: What of the train section changes speed and memory, but no result beyond rounding.
 _FREE = {"micro_batch", "engine", "zero", "offload", "activation_checkpointing", "compile",

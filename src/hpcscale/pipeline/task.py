@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -92,6 +93,8 @@ def _run(context: Context, max_restarts: int | None) -> int:
         outcome = "interrupted"
         raise
     except Exception as error:
+        if context.world_size > 1:
+            _follow_the_dead(context, error)
         _record_failure(context, error)
         code = error.exit_code if isinstance(error, HpcscaleError) else 1
         if context.world_size > 1:
@@ -120,6 +123,31 @@ def _meet(context: Context) -> None:
         Ranks.from_environment().barrier()
 
 
+def _follow_the_dead(context: Context, error: Exception) -> None:
+    """End as a killed rank does where one was killed: nothing failed, and trying again helps.
+
+    A rank that failed has said so before it left, or is about to.
+    """
+    from hpcscale.train.distributed import peer_is_gone
+
+    if not peer_is_gone(error) or _appears(context.directory / FAILED, _CAUSE_FIRST):
+        return
+    print(
+        f"hpcscale: another rank ended without a word, so rank {context.rank} ends too: {error}",
+        file=sys.stderr,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _appears(path: Path, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    return path.exists()
+
+
 def _record_failure(context: Context, error: Exception) -> None:
     """The first rank that fails is the one worth reading; the others fail because of it."""
     trace = traceback.format_exc()
@@ -134,9 +162,8 @@ def _record_failure(context: Context, error: Exception) -> None:
         "at": time.time(),
     }
     path = context.directory / FAILED
-    if isinstance(error, OtherRankFailed):
-        time.sleep(_CAUSE_FIRST)
-    if not path.exists():
+    wait = _CAUSE_FIRST if isinstance(error, OtherRankFailed) else 0.0
+    if not _appears(path, wait):
         try:
             write_json(path, record)
         except OSError as full:

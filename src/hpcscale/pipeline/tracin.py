@@ -15,7 +15,7 @@ from hpcscale.units import format_count
 if TYPE_CHECKING:
     from hpcscale.pipeline.stages import Pipeline
 
-VERSION = {"proxy": 1, "gradients": 1, "block": 1, "direct": 1, "influence": 1}
+VERSION = {"proxy": 2, "gradients": 1, "block": 1, "direct": 1, "influence": 1}
 _POOL: Role = "pool"
 _QUERY: Role = "query"
 

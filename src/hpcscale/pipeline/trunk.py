@@ -29,7 +29,7 @@ from hpcscale.units import format_count, format_rate
 if TYPE_CHECKING:
     from hpcscale.pipeline.stages import Pipeline
 
-VERSION = 1
+VERSION = 2
 #: What of the train section decides how a run ends, and nothing before.
 DECAY = ("decay", "decay_shape")
 _BEHIND = ("schedule", "min_lr_ratio", *DECAY)

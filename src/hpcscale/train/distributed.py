@@ -89,6 +89,17 @@ class Ranks:
             dist.barrier()
 
 
+#: What gloo, NCCL and the rendezvous store say where the process at the other end is no more.
+_GONE = ("connection reset", "connection closed", "connection was likely closed", "broken pipe",
+         "socket closed", "remote process exit")  # fmt: skip
+
+
+def peer_is_gone(error: BaseException) -> bool:
+    """Whether a collective raised this because another rank ended, and not for a reason here."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _GONE)
+
+
 def peak_memory(ranks: Ranks) -> int:
     """Bytes: of this rank's GPU, or of the process."""
     if ranks.device.type == "cuda":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,23 @@ def test_the_rank_that_knows_why_is_heard_first(
     monkeypatch.setattr(task.time, "sleep", meanwhile)
     task._record_failure(context, OtherRankFailed("another rank knows"))
     assert read_json(context.directory / "failed.json")["error"] == "the disk is full"
+
+
+RESET = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
+
+
+def test_a_rank_whose_peer_was_killed_ends_as_killed(context: Context) -> None:
+    """By the same signal, so that the batch script sends the job back into the queue."""
+    child = os.fork()
+    if not child:
+        task._follow_the_dead(context, RESET)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (context.directory / "failed.json").exists()
+
+
+@pytest.mark.parametrize("error", [RESET, RuntimeError("shapes do not match")])
+def test_a_rank_whose_peer_failed_does_not(context: Context, error: Exception) -> None:
+    if error is RESET:
+        task._record_failure(context, CheckpointError("the disk is full"))
+    task._follow_the_dead(context, error)
