@@ -4,9 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TORCH  := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 SHELL  := bash
-# Long files come first in their order; workers that have a thread each do not stand in each other's way.
+# In the order of their names, the folders of long tests come first. Workers have a thread each.
 JOBS   ?= 2
-SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slurm test-slow fault-battery lint format package golden clean
 

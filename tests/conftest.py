@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Of several workers (pytest -n), one takes all of a file, whose tests share fixtures; and
     one takes all of Slurm, since there is one cluster."""
-    for item in items:
-        shared = "slurm" if item.get_closest_marker("slurm") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(shared))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "slurm" if file.startswith(("tests/cluster/", "tests/faults/")) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
