@@ -66,14 +66,21 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
+                settle(file)
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
         fsync_directory(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def settle(path: Path) -> None:
+    """Flush a file that a library wrote, and let others read it as they may its folder: some make
+    files for their owner alone."""
+    with open(path, "rb") as handle:
+        os.fchmod(handle.fileno(), path.parent.stat().st_mode & 0o666)
+        os.fsync(handle.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

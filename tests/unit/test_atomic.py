@@ -4,7 +4,9 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hpcscale.atomic import (
     atomic_directory,
@@ -42,6 +44,16 @@ def test_a_failed_directory_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+def test_others_may_read_weights_as_they_may_the_folder(tmp_path: Path) -> None:
+    """safetensors makes its files for their owner alone."""
+    tmp_path.chmod(0o755)
+    with atomic_directory(tmp_path / "model") as folder:
+        folder.chmod(0o750)
+        save_file({"x": np.zeros(3)}, folder / "model.safetensors")
+        (folder / "config.json").write_text("{}")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o640}
 
 
 def test_checksums_are_those_of_hashlib(tmp_path: Path) -> None:

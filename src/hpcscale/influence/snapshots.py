@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hpcscale.atomic import fsync_directory, read_json, write_json
+from hpcscale.atomic import fsync_directory, read_json, settle, write_json
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import CheckpointError
 from hpcscale.influence.factors import Direction
@@ -101,8 +101,7 @@ class Snapshots(Silent):
     def _write_moments(self, engine: Engine, path: Path) -> int:
         moments = engine.moments()
         save_file({f"{f.name}@{f.start}": f.values for f in moments.fragments}, path)
-        with open(path, "rb") as handle:
-            os.fsync(handle.fileno())
+        settle(path)
         return moments.updates
 
     def _facts(self, position: Position, updates: int) -> dict[str, Any]:
