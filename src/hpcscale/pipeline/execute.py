@@ -35,7 +35,7 @@ def execute(sweep: Sweep, plan: Plan, say: Callable[[str], None], follow: bool) 
 
 
 def _display(sweep: Sweep, plan: Plan) -> Display:
-    done = {name for name, state in plan.states.items() if state.state is State.DONE}
+    done = {name for name, state in plan.states.items() if state.over}
     return Display(sweep.run_dir, [*sweep.graph, sweep.analysis], done)
 
 
@@ -72,16 +72,16 @@ def _follow_jobs(sweep: Sweep) -> bool:
     """Watch a submitted sweep until nothing of it is alive. Ctrl-C stops the watching alone."""
     plan = sweep.plan()
     with _display(sweep, plan) as display:
-        seen = {name for name, state in plan.states.items() if state.state is State.DONE}
+        seen = {name for name, state in plan.states.items() if state.over}
         while True:
             states = sweep.observe()
             for name, state in states.items():
-                if state.state is State.DONE and name not in seen:
+                if state.over and name not in seen:
                     seen.add(name)
                     display.finished(state.task)
             alive = [state for state in states.values() if state.alive]
             if not alive:
-                return all(state.state is State.DONE for state in states.values())
+                return not sweep.plan().start
             try:
                 time.sleep(_FOLLOW_EVERY)
             except KeyboardInterrupt:

@@ -48,6 +48,11 @@ class TaskState:
         """Starting the task now could run it twice."""
         return self.state in (State.RUNNING, State.QUEUED, State.UNKNOWN)
 
+    @property
+    def over(self) -> bool:
+        """It was done, whether or not its outputs are still there."""
+        return self.state in (State.DONE, State.SPENT)
+
 
 def observe(run_dir: Path, tasks: Iterable[Task]) -> dict[str, TaskState]:
     """The state of each task by id; one question to the scheduler for all of them."""

@@ -46,7 +46,7 @@ def status_text(run_dir: Path, every: bool) -> str:
     sweep = reopen(run_dir)
     states = sweep.observe()
     lines = [f"sweep {sweep.config.name} in {run_dir}", *state_lines(states)]
-    shown = [s for s in states.values() if every or s.state not in (State.DONE, State.SPENT)]
+    shown = [s for s in states.values() if every or not s.over]
     for state in shown if every else shown[:_SHOWN]:
         lines.append(_line(sweep, state))
     if not every and len(shown) > _SHOWN:
