@@ -73,21 +73,19 @@ def _follow_jobs(sweep: Sweep) -> bool:
     plan = sweep.plan()
     with _display(sweep, plan) as display:
         seen = {name for name, state in plan.states.items() if state.over}
-        while True:
-            states = sweep.observe()
-            for name, state in states.items():
-                if state.over and name not in seen:
-                    seen.add(name)
-                    display.finished(state.task)
-            alive = [state for state in states.values() if state.alive]
-            if not alive:
-                return not sweep.plan().start
+        while any(state.alive for state in plan.states.values()):
             try:
                 time.sleep(_FOLLOW_EVERY)
             except KeyboardInterrupt:
                 raise Preempted(
                     f"the jobs go on; watch them with `hpcscale status {sweep.run_dir} --follow`"
                 ) from None
+            plan = sweep.plan()
+            for name, state in plan.states.items():
+                if state.over and name not in seen:
+                    seen.add(name)
+                    display.finished(state.task)
+    return not plan.start
 
 
 def prepare(sweep: Sweep, say: Callable[[str], None]) -> bool:
