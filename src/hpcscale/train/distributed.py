@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from hpcscale.errors import ClusterError
+from hpcscale.errors import ClusterError, HpcscaleError
 
 _TIMEOUT = timedelta(minutes=30)
 _RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")
@@ -95,9 +95,13 @@ _GONE = ("connection reset", "connection closed", "connection was likely closed"
 
 
 def peer_is_gone(error: BaseException) -> bool:
-    """Whether a collective raised this because another rank ended, and not for a reason here."""
+    """Whether a collective raised this because another rank ended, and not for a reason here.
+
+    No error of ours, whatever it quotes, says so.
+    """
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _GONE)
+    of_torch = isinstance(error, RuntimeError) and not isinstance(error, HpcscaleError)
+    return of_torch and any(words in text for words in _GONE)
 
 
 def peak_memory(ranks: Ranks) -> int:

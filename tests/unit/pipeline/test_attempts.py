@@ -141,18 +141,30 @@ def test_the_rank_that_knows_why_is_heard_first(
 RESET = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
 
 
-def test_a_rank_whose_peer_was_killed_ends_as_killed(context: Context) -> None:
-    """By the same signal, so that the batch script sends the job back into the queue."""
+def follows(context: Context, error: Exception) -> int:
+    """The exit code of a process that meets ``error``; 0: it goes on."""
     child = os.fork()
     if not child:
-        task._follow_the_dead(context, RESET)
+        task._follow_the_dead(context, error)
         os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_rank_whose_peer_was_killed_ends_as_killed(context: Context) -> None:
+    """By the same signal, so that the batch script sends the job back into the queue."""
+    assert follows(context, RESET) == -signal.SIGKILL
     assert not (context.directory / "failed.json").exists()
 
 
-@pytest.mark.parametrize("error", [RESET, RuntimeError("shapes do not match")])
-def test_a_rank_whose_peer_failed_does_not(context: Context, error: Exception) -> None:
-    if error is RESET:
-        task._record_failure(context, CheckpointError("the disk is full"))
-    task._follow_the_dead(context, error)
+def test_a_rank_whose_peer_failed_does_not(context: Context) -> None:
+    task._record_failure(context, CheckpointError("the disk is full"))
+    assert follows(context, RESET) == 0
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes do not match"), CheckpointError("nfs: connection reset by peer")]
+)
+def test_a_rank_that_fails_for_a_reason_of_its_own_does_not(
+    context: Context, error: Exception
+) -> None:
+    assert follows(context, error) == 0
