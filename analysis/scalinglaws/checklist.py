@@ -98,7 +98,9 @@ def _training(study: Study, setting: _Setting) -> list[tuple[str, str]]:
         ("Which schedule?", setting.join(
             schedule="training.schedule", peak="training.learning_rate",
             warm_up="training.warmup", least_share="training.min_lr_ratio",
-            ends_at="training.schedule_ends_at")),
+            decays_over="training.decay", ends_at="training.schedule_ends_at")),
+        ("How was each loss made?", setting.join(by="evaluation.rule",
+                                                 shared="training.branches")),
         ("Which batch?", setting.join(tokens_a_step="training.batch_tokens",
                                       tokens_a_row="training.sequence_length",
                                       packing="training.packing")),

@@ -88,6 +88,33 @@ def test_each_loss_says_how_it_was_made(alone: Path, branched: Path) -> None:
         training = json.loads((run / "analysis" / "setting.json").read_text())["training"]
         assert training["tokens_trained"] == tokens
         assert (training["branches"] is None) == (run is alone)
+        report = (run / "analysis" / "report.html").read_text()
+        assert ("2,000 from 1,536, 4,000 from 3,072, 8,000 from 6,400" in report) == (
+            run is branched
+        )
+
+
+def test_branches_of_the_quickstart_model_end_near_cosine_runs(
+    repository: Path, tmp_path: Path
+) -> None:
+    """Within 0.1 nats, both lower with the budget; benchmarks/branches.py shows what differs."""
+    found = {}
+    for schedule in ("cosine", "wsd-branch"):
+        words = ("budgets=[16k, 32k, 64k]", "seeds=[0]", "selection=[random]", f"root={tmp_path}",
+                 "model.pretrain.schedule=cosine", "train.warmup=4k",
+                 f"train.schedule={schedule}")  # fmt: skip
+        file = repository / "sweeps" / "quickstart.yaml"
+        sweep(file, *(part for word in words for part in ("--set", word)))
+        found[schedule] = rows(tmp_path / "quickstart")
+    for tokens, branch in found["wsd-branch"].items():
+        cosine = found["cosine"][tokens]
+        assert branch["base_loss"] == cosine["base_loss"]
+        assert branch["loss"] != cosine["loss"]
+        assert abs(float(branch["loss"]) - float(cosine["loss"])) < 0.1
+    for arm in found.values():
+        assert (
+            float(arm["64000"]["loss"]) < float(arm["32000"]["loss"]) < float(arm["16000"]["loss"])
+        )
 
 
 def test_states_are_deleted_but_the_last(branched: Path) -> None:

@@ -91,6 +91,13 @@ def _decay(train: Row) -> Row:
     return {name: train.get(name) for name in DECAY}
 
 
+def _branches(records: list[Row]) -> str | None:
+    """What made the losses of cells that begin with a trunk; None: each was made by itself."""
+    points = sorted({(r["tokens"], r["branch"]["at"]) for r in records if r.get("branch")})
+    told = ", ".join(f"{tokens:,} from {at:,}" for tokens, at in points)
+    return f"{_BRANCHED}; tokens of runs, and where they leave it: {told}" if points else None
+
+
 def _tokens_trained(run_dir: Path, specs: list[Row], records: list[Row]) -> int:
     """Of all cells and the trunks behind them, each step once."""
     segments = {segment for spec in specs for segment in segments_behind(run_dir, spec)}
@@ -112,7 +119,7 @@ def _training(run_dir: Path, config: Row, specs: list[Row], records: list[Row]) 
         "schedule": train["schedule"],
         "schedule_ends_at": "the budget of each run",
         **_decay(train),
-        "branches": _BRANCHED if any(r.get("branch") is not None for r in records) else None,
+        "branches": _branches(records),
         "tokens_trained": _tokens_trained(run_dir, specs, records),
         "warmup": train["warmup"],
         "min_lr_ratio": train["min_lr_ratio"],
