@@ -11,6 +11,9 @@ _COUNT_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**
 _BYTES = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?)(i?)[bB]?\s*")
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([dhms])")
+_DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+)")
+_NO_LIMIT = ("unlimited", "infinite", "-1")
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -59,31 +62,41 @@ def format_rate(count: float) -> str:
 
 
 def parse_duration(value: int | float | str) -> int:
-    """Seconds of ``"90s"``, ``"2h30m"``, ``"1-12:00:00"``, ``"45:00"`` or a number of minutes.
+    """Seconds of ``"90s"``, ``"2h30m"``, or any of Slurm's forms; a bare number means minutes.
 
-    A bare number means minutes, as in Slurm.
+    Slurm's: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Raises ConfigError, also where Slurm's word for
+    no limit stands.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _positive(value, round(value * 60))
+        return _finite(value, value * 60)
     text = str(value).strip().lower()
+    if text in _NO_LIMIT:
+        raise ConfigError(
+            f"{value!r} is not a duration: a finite time is needed, since a job saves its state "
+            "before its time is over; write the longest that the partition allows, such as 2-00"
+        )
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return _positive(value, round(float(text) * 60))
-    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d{2})(?::(\d{2}))?", text)
-    if clock:
-        days, first, second, third = (int(part or 0) for part in clock.groups())
-        if clock[4] is None and clock[1] is None:
-            return _positive(value, first * 60 + second)
-        return _positive(value, days * 86400 + first * 3600 + second * 60 + third)
+        return _finite(value, float(text) * 60)
+    days, clock = _DAYS.fullmatch(text), _CLOCK.fullmatch(text)
+    if match := days or clock:
+        numbers = [int(part or 0) for part in match.groups()]
+        scale = (86400, 3600, 60, 1) if days else (3600, 60, 1)
+        return _finite(value, sum(n * unit for n, unit in zip(numbers, scale, strict=True)))
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text).strip():
-        raise ConfigError(f"{value!r} is not a duration; write 90s, 30m, 2h30m or 1-12:00:00")
-    return _positive(value, round(sum(float(n) * _SECONDS[unit] for n, unit in parts)))
+        raise ConfigError(
+            f"{value!r} is not a duration; write 90s, 30m, 2h30m, or as in Slurm 30 (minutes), "
+            "2:30:00, 1-12 or 1-12:00:00"
+        )
+    return _finite(value, sum(float(n) * _SECONDS[unit] for n, unit in parts))
 
 
-def _positive(value: object, seconds: int) -> int:
-    if seconds <= 0:
+def _finite(value: object, seconds: float) -> int:
+    if not seconds < 2**31:
+        raise ConfigError(f"{value!r} is a duration of more than 68 years; Slurm counts to there")
+    if round(seconds) <= 0:
         raise ConfigError(f"{value!r} is not a duration above zero")
-    return seconds
+    return round(seconds)
 
 
 def format_duration(seconds: float) -> str:

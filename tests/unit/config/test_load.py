@@ -81,6 +81,20 @@ def test_a_bare_time_is_minutes_wherever_it_comes_from(tmp_path: Path) -> None:
     assert load_sweep(path).resources.of("train").time == 3600
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 5400), ("1:30", 90), ("1:30:00", 5400), ("1-12", 129_600), ("1-0", 86_400),
+     ("2026-01", 175_050_000), ("1-12:30", 131_400), ("1-12:30:10", 131_410)],
+)  # fmt: skip
+def test_yaml_turns_no_form_of_a_time_into_a_number_or_a_date(
+    tmp_path: Path, text: str, seconds: int
+) -> None:
+    path = write(tmp_path, f"{MINIMAL}resources: {{train: {{time: {text}}}}}\n")
+    assert load_sweep(path).resources.of("train").time == seconds
+    path = write(tmp_path, MINIMAL)
+    assert load_sweep(path, [f"resources.train.time={text}"]).resources.of("train").time == seconds
+
+
 def test_yaml_is_read_without_base_60_octals_or_the_norway_problem(tmp_path: Path) -> None:
     path = write(tmp_path, "a: 1:30:00\nb: no\nc: 3e-4\nd: 010\ne: true\nf: ~\ng: .5\n")
     assert load_yaml(path)[0] == {
