@@ -6,7 +6,12 @@ import atexit
 import os
 import platform
 import resource
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,6 +24,9 @@ from hpcscale.errors import ClusterError, HpcscaleError
 
 _TIMEOUT = timedelta(minutes=30)
 _RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", *_RENDEZVOUS)
+#: Seconds before a rank says what it waits for, and then between its reminders.
+_FIRST_WORD, _NEXT_WORD = 10.0, 60.0
 
 
 @dataclass
@@ -66,9 +74,10 @@ class Ranks:
             store = dist.HashStore()  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=store, rank=0, world_size=1)
         else:
-            dist.init_process_group(
-                backend, rank=self.rank, world_size=self.world_size, timeout=_TIMEOUT
-            )
+            with _say_what_it_waits_for(self.rank, self.world_size), _interruptible():
+                dist.init_process_group(
+                    backend, rank=self.rank, world_size=self.world_size, timeout=_TIMEOUT
+                )
 
     def all_sum(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Element-wise sum over ranks, in float64."""
@@ -87,6 +96,52 @@ class Ranks:
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
+
+
+@contextmanager
+def _say_what_it_waits_for(rank: int, world_size: int) -> Iterator[None]:
+    """On stderr, from a thread, for as long as the ranks have not met: torch itself is silent."""
+    met = threading.Event()
+    started = time.monotonic()
+
+    def say() -> None:
+        pause = _FIRST_WORD
+        while not met.wait(pause):
+            pause = _NEXT_WORD
+            seconds = time.monotonic() - started
+            print(_waiting(rank, world_size, seconds), file=sys.stderr, flush=True)
+
+    threading.Thread(target=say, name="hpcscale-rendezvous", daemon=True).start()
+    try:
+        yield
+    finally:
+        met.set()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process: torch waits in C++, where Python's own handler never runs."""
+    handler = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or handler is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _waiting(rank: int, world_size: int, seconds: float) -> str:
+    given = {name: os.environ[name] for name in _RANK_VARIABLES if name in os.environ}
+    return (
+        f"hpcscale: rank {rank} has waited {seconds:.0f} s for all {world_size} ranks to meet at "
+        f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}, because the environment "
+        f"says {' '.join(f'{name}={value}' for name, value in given.items())}; start the other "
+        "ranks, or see their logs where they have ended; for a single process: "
+        f"unset {' '.join(given)}"
+    )
 
 
 #: What gloo, NCCL and the rendezvous store say where the process at the other end is no more.
