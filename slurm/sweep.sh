@@ -18,8 +18,4 @@ if (($# == 0)); then
   exit 2
 fi
 
-# Arrays must not inherit this job's own size and rank.
-for name in "${!SLURM_@}"; do
-  [[ $name == SLURM_CONF ]] || unset "$name"
-done
 exec "${HPCSCALE:-hpcscale}" sweep "$@" --executor slurm

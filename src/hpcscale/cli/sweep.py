@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def command(
     follow: bool | None,
 ) -> None:
     """Run the sweep of FILE; called again, go on with what is missing."""
+    from hpcscale.cluster.environment import unused_options
     from hpcscale.pipeline.checks import check
     from hpcscale.pipeline.execute import execute
     from hpcscale.pipeline.explain import dry_run_text, outcome_text, plan_text
@@ -45,6 +47,9 @@ def command(
     click.echo(plan_text(sweep, plan))
     for note in notes:
         click.echo(f"before it can run: {note}")
+    if sweep.executor == "slurm" and plan.start:
+        for line in unused_options(os.environ, sweep.profile):
+            click.echo(f"hpcscale: {line}", err=True)
     if dry_run:
         from hpcscale.pipeline.power import power_lines
 

@@ -16,6 +16,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from hpcscale.cluster.container import container_wrap
 from hpcscale.cluster.entry import run_element
+from hpcscale.cluster.environment import only_own_environment
 from hpcscale.cluster.restart import requeue_lines, signal_lead, time_minutes
 from hpcscale.config.profile import SiteProfile
 from hpcscale.config.resources import Resources
@@ -53,7 +54,7 @@ class SlurmExecutor:
             executor = submitit.SlurmExecutor(folder, python=shlex.join(self._python()))
             executor.update_parameters(**self._parameters(name, resources, dependencies, folder))
             try:
-                with executor.batch():
+                with only_own_environment(), executor.batch():
                     jobs = [
                         executor.submit(
                             run_element, str(run_dir.absolute()), ids_, self.profile.max_restarts

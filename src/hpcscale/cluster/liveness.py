@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 
+from hpcscale.cluster.environment import own_environment
 from hpcscale.errors import ClusterError
 
 _TIMEOUT = 30
+#: A job in a hidden partition is as alive as any.
+_HIDDEN_TOO = ("--all",)
 _RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
           "TIMEOUT", "REVOKED"}  # fmt: skip
@@ -24,7 +28,7 @@ def alive(jobs: Sequence[str]) -> dict[str, str]:
 
     One call for all. Where Slurm does not answer every job is unknown, never gone.
     """
-    lines = ask("squeue", "--me", "-h", "-r", "-o", "%i %T")
+    lines = ask("squeue", "--me", *_HIDDEN_TOO, "-h", "-r", "-o", "%i %T")
     if lines is None:
         return dict.fromkeys(jobs, "unknown")
     states: dict[str, str] = {}
@@ -37,7 +41,7 @@ def alive(jobs: Sequence[str]) -> dict[str, str]:
 
 def check_partition(name: str) -> None:
     """Raises ClusterError naming the partitions there are."""
-    answer = ask("sinfo", "-h", "-o", "%R")
+    answer = ask("sinfo", *_HIDDEN_TOO, "-h", "-o", "%R")
     if answer is None:
         raise ClusterError("`sinfo` does not answer; is the Slurm controller up?")
     known = sorted(set(answer.split()))
@@ -53,14 +57,21 @@ def check_partition(name: str) -> None:
 def cancel(jobs: Sequence[str]) -> None:
     """Ask Slurm to end jobs; those that are gone already do no harm."""
     if jobs:
-        subprocess.run(["scancel", *jobs], check=False, timeout=_TIMEOUT)
+        subprocess.run(
+            ["scancel", *jobs], env=own_environment(os.environ), check=False, timeout=_TIMEOUT
+        )
 
 
 def ask(*command: str) -> str | None:
     """Standard output, or None where the command fails or does not answer."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+            command,
+            env=own_environment(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+
+from hpcscale.cluster.environment import launcher_leftovers
 
 #: Imported once by the server; each costs seconds, a fork costs milliseconds.
 PRELOAD = ["torch", "transformers.models.gpt2.modeling_gpt2", "pyarrow.parquet"]
@@ -66,16 +69,20 @@ def start(
     gpus: Sequence[int],
     log: Path,
 ) -> LocalJob:
-    """Start ``ranks`` processes of ``cpus`` threads each; rank i sees the i-th of ``gpus``."""
+    """Start ``ranks`` processes of ``cpus`` threads each; rank i sees the i-th of ``gpus``.
+
+    ``gpus`` count what this process may use: in a job that has GPUs 2 and 3, 0 is GPU 2.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     log.parent.mkdir(parents=True, exist_ok=True)
+    usable = gpu_names()
     shared = {
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "OMP_NUM_THREADS": str(cpus),
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
+        "CUDA_VISIBLE_DEVICES": ",".join(usable[gpu] for gpu in gpus),
     }
     processes = []
     for rank in range(ranks):
@@ -97,6 +104,9 @@ def _rank_main(
     # Ctrl-C reaches the whole terminal; the sweep decides what to do and says it by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_stop_with, args=(sweep,), daemon=True).start()
+    # torchrun's would keep rank 0 from opening the store at which the ranks meet.
+    for name in launcher_leftovers(os.environ):
+        del os.environ[name]
     os.environ.update(environment)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(target, 1)
@@ -139,8 +149,25 @@ def _free_port() -> int:
 
 
 def gpu_count() -> int:
-    """NVIDIA GPUs of this machine, by their device files, without importing torch."""
-    return sum(1 for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())
+    """NVIDIA GPUs that this process may use, by their device files, without importing torch."""
+    return len(gpu_names())
+
+
+def gpu_names() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES writes them; what it leaves out belongs to somebody else.
+
+    As CUDA reads it: the list ends at the first entry that is no GPU of this machine.
+    """
+    files = sum(1 for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())
+    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if mask is None or not files:
+        return [str(number) for number in range(files)]
+    names = [name.strip() for name in mask.split(",")]
+    return list(itertools.takewhile(lambda name: _is_gpu(name, files), names))
+
+
+def _is_gpu(name: str, files: int) -> bool:
+    return name.startswith(("GPU-", "MIG-")) or (name.isdigit() and int(name) < files)
 
 
 def core_count() -> int:

@@ -29,8 +29,10 @@ restarts=${{SLURM_RESTART_COUNT:-0}}
 [ -e {folder}/failed-"$job-$restarts" ] && exit 1
 # {stopped}: stopped, the state is saved; above 128: killed by a signal
 if [ $code -eq {stopped} ] || [ $code -gt 128 ] && [ "$restarts" -le {most} ]; then
+  # Options that the site's modules or setup lines may have exported.
+  unset "${{!SQUEUE_@}}" "${{!SCONTROL_@}}" SLURM_CLUSTERS
   for _ in {{1..60}}; do
-    if state=$(squeue --noheader --jobs="$job" --format=%T); then
+    if state=$(squeue --all --noheader --jobs="$job" --format=%T); then
       [ "$state" = RUNNING ] || break
       echo "hpcscale: the ranks ended with code $code; back into the queue"
       scontrol requeue "$job" && break

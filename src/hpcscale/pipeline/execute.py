@@ -52,10 +52,12 @@ def _submit(sweep: Sweep, plan: Plan, say: Callable[[str], None]) -> None:
 
 def _run_here(sweep: Sweep, plan: Plan, say: Callable[[str], None]) -> bool:
     """One task after the other in this process, where a debugger can see it."""
+    from hpcscale.cluster.environment import launcher_leftovers
     from hpcscale.pipeline.task import run_tasks
 
-    os.environ.setdefault("RANK", "0")
-    os.environ.setdefault("WORLD_SIZE", "1")
+    for name in launcher_leftovers(os.environ):
+        del os.environ[name]
+    os.environ.update(RANK="0", WORLD_SIZE="1")
     failed = 0
     with _display(sweep, plan) as display:
         for task in plan.start:
