@@ -131,9 +131,11 @@ class SlurmExecutor:
 
     def _srun_args(self, resources: Resources) -> list[str]:
         flags, _ = container_wrap(self.profile.container, [])
-        # Since Slurm 22.05 srun does not take the cores a task from sbatch.
+        # Since Slurm 22.05 srun does not take the cores a task from sbatch. It does take
+        # --export=NONE, which would keep the profile's own variables from the ranks.
         return [
             "--kill-on-bad-exit=1",
+            "--export=ALL",
             f"--cpus-per-task={resources.cpus}",
             *self.profile.srun_args,
             *flags,

@@ -147,6 +147,8 @@ def test_jobs_are_running_queued_gone_or_unknown(fake) -> None:  # type: ignore[
         "5_0": "running", "5_1": "queued", "5_2": "gone", "6": "running", "7": "queued",
         "8": "gone",
     }  # fmt: skip
+    fake("squeue", 'case "$*" in *--all*) echo 5_0 RUNNING;; esac')
+    assert alive(["5_0"]) == {"5_0": "running"}, "in a hidden partition"
     fake("squeue", "exit 1")
     assert alive(["5_0"]) == {"5_0": "unknown"}
 
