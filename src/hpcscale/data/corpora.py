@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,8 @@ from hpcscale.atomic import atomic_directory, sha256_file, write_json
 from hpcscale.config.data import CorpusConfig
 from hpcscale.data import stdlib
 from hpcscale.data.documents import Document, text_id
-from hpcscale.data.files import find_files, read_file
+from hpcscale.data.files import read_file, starts_with_mark
+from hpcscale.data.listing import Listing, list_files
 from hpcscale.data.order import keyed_hash
 from hpcscale.data.report import ReadReport
 from hpcscale.errors import DataError
@@ -73,6 +75,10 @@ class Corpus(ABC):
     def documents(self, report: ReadReport) -> Iterator[Document]:
         """All documents; what is broken or empty goes into ``report``. Raises DataError."""
 
+    def listing(self) -> Listing:
+        """The local files of the source, listed once, and what lies beside them and is not read."""
+        return Listing([])
+
     def resolved(self) -> dict[str, Any]:
         """What reading has found out beyond the fingerprint, such as the commit of a branch."""
         return {}
@@ -96,12 +102,19 @@ class FilesCorpus(Corpus):
             "corpus": "files",
             "text": self.spec.text,
             "domain": self.spec.domain,
-            "files": hash_files(find_files(self.spec.path), cache),
+            **_contents(self.listing().files, cache),
         }
 
     def documents(self, report: ReadReport) -> Iterator[Document]:
-        for _, path in find_files(self.spec.path):
+        for _, path in self.listing().files:
             yield from read_file(path, self.spec.text, self.spec.domain, report)
+
+    def listing(self) -> Listing:
+        return self._listing
+
+    @cached_property
+    def _listing(self) -> Listing:
+        return list_files(self.spec.path)
 
 
 class C4Download(Corpus):
@@ -114,23 +127,27 @@ class C4Download(Corpus):
             "corpus": "c4",
             "variant": self.spec.variant,
             "split": self.spec.split,
-            "files": hash_files(self._files(), cache),
+            **_contents(self.listing().files, cache),
         }
 
     def documents(self, report: ReadReport) -> Iterator[Document]:
-        files = self._files()
+        files = self.listing().files
         keys = keyed_hash([text_id(name) for name, _ in files], self.spec.seed)
         for i in keys.argsort(kind="stable"):
             for document in read_file(files[i][1], "text", "", report):
                 yield Document(document.text, "c4", document.place)
 
-    def _files(self) -> list[tuple[str, Path]]:
+    def listing(self) -> Listing:
+        return self._listing
+
+    @cached_property
+    def _listing(self) -> Listing:
         """The files of the split; in a clone of the whole repository, those of the variant."""
-        found = [(name.split("/"), path) for name, path in find_files(self.spec.path)]
+        found = list_files(self.spec.path)
         other = "validation" if self.spec.split == "train" else "train"
         kept = [
             (parts[-1], path)
-            for parts, path in found
+            for parts, path in ((name.split("/"), path) for name, path in found.files)
             if not re.match(rf"c4-{other}\.", parts[-1])
             and not set(parts[:-1]) & (_C4_VARIANTS - {self.spec.variant})
         ]
@@ -140,7 +157,7 @@ class C4Download(Corpus):
                 f"variant {self.spec.variant} (c4-{self.spec.split}.*.json.gz); point `path:` at "
                 "a download of it"
             )
-        return sorted(kept)
+        return Listing(sorted(kept), found.skipped)
 
 
 class C4Stream(Corpus):
@@ -216,6 +233,15 @@ def open_corpus(spec: CorpusConfig) -> Corpus:
     if spec.corpus == "files":
         return FilesCorpus(spec)
     return C4Download(spec) if spec.path else C4Stream(spec)
+
+
+def _contents(files: list[tuple[str, Path]], cache: Path | None) -> dict[str, Any]:
+    """What decides the documents of local files."""
+    texts = [path for name, path in files if name.endswith(".txt")]
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        marked = any(pool.map(starts_with_mark, texts))
+    # Earlier versions took the mark for text, so only where there is one is the result another.
+    return {"files": hash_files(files, cache)} | ({"byte_order_mark": "removed"} if marked else {})
 
 
 def hash_files(files: list[tuple[str, Path]], cache: Path | None = None) -> list[list[str]]:

@@ -221,6 +221,8 @@ def build_store(
             },
             "read": taking.report.plain(),
         }
+        if skipped := corpus.listing().skipped:
+            facts["skipped"] = skipped
         return writer.finish(role, tokenizer.eot_id, facts)
 
 

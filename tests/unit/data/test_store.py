@@ -239,6 +239,17 @@ def test_too_many_broken_records_fail_the_build(source, tokenizer, tmp_path):
     assert len(store.manifest["read"]["first_broken"]) == 20
 
 
+def test_the_manifest_names_what_was_not_read(source, tokenizer, tmp_path):
+    """Of 300 documents in three files, 100 are of a kind that is read."""
+    for name in ("a.jsonl", "b.json", "c.jsonl.xz"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        write_jsonl(tmp_path / "folder" / name, make_texts(100, seed=len(name)))
+    store = build(spec_of(tmp_path / "folder"), tokenizer, tmp_path / "store")
+    assert store.n_documents == 100
+    assert store.manifest["skipped"] == {".json": 1, ".jsonl.xz": 1}
+    assert "skipped" not in build(spec_of(source), tokenizer, tmp_path / "whole").manifest
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
