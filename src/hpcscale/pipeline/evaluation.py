@@ -63,6 +63,7 @@ def evaluate_models(
     os.environ.update(rank_environment(dict(os.environ)))
     from hpcscale.data.store import TokenStore
     from hpcscale.evaluate.loss import evaluate
+    from hpcscale.evaluate.vocabulary import check_vocabulary
     from hpcscale.model.build import load_model
     from hpcscale.train.distributed import Ranks
 
@@ -71,7 +72,8 @@ def evaluate_models(
     ranks = Ranks.from_environment()
     for name, path in paths.items():
         model = load_model(path).to(ranks.device)
-        _check_vocabulary(name, model, store)
+        config: Any = model.config
+        check_vocabulary(name, int(config.vocab_size), store)
         results[name] = asdict(
             evaluate(
                 model,
@@ -105,12 +107,3 @@ def model_directory(name: str) -> str | Path:
         f"{name} holds no model (no config.json in it or in {path / 'model'}); give a cell's "
         "directory, or one in Hugging Face format"
     )
-
-
-def _check_vocabulary(name: str, model: Any, store: Any) -> None:
-    size = int(model.config.vocab_size)
-    if size < store.vocab_size:
-        raise CheckpointError(
-            f"{name} has a vocabulary of {size}, the tokens in {store.path} go up to "
-            f"{store.vocab_size - 1}; the model belongs to another tokenizer"
-        )
