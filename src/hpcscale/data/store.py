@@ -236,8 +236,8 @@ def _fill(
             room = wanted - writer.n_tokens
             if cutter and len(tokens) > room:
                 # Without its end-of-text alone, a document has lost no byte.
-                kept = tokens[:room]
-                tokens, n_bytes = kept, min(n_bytes, cutter.count_bytes(kept.tolist()))
+                n_bytes = cutter.cut_bytes(tokens.tolist(), room, n_bytes)
+                tokens = tokens[:room]
         writer.append(item.identity, item.domain, n_bytes, tokens)
         if wanted is not None and writer.n_tokens >= wanted:
             return

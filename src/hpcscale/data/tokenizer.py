@@ -1,17 +1,17 @@
 """Tokenizers: train one, fetch one, and turn text into token ids.
 
-Only the ``tokenizers`` library is used: transformers reads the same ``tokenizer.json`` and gives
-the same ids, and takes seconds to import.
+Only the ``tokenizers`` library is used, since transformers takes seconds to import; that both give
+the same ids is checked where a tokenizer is fetched.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as RustTokenizer
@@ -19,13 +19,23 @@ from tokenizers import Tokenizer as RustTokenizer
 from hpcscale.atomic import atomic_directory, write_json
 from hpcscale.config.fingerprint import fingerprint
 from hpcscale.config.model import is_local
+from hpcscale.data.end_of_text import (
+    CONFIG,
+    END_OF_TEXT,
+    SOURCE,
+    SPECIAL_TOKENS,
+    adds_prefix_space,
+    end_of_text,
+)
+from hpcscale.data.transformers_ids import check_ids
 from hpcscale.errors import DataError
 
-END_OF_TEXT = "<|endoftext|>"
-#: Where a tokenizer directory came from: source, revision asked for, commit found.
-SOURCE = "source.json"
-_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
-_FILES = ("tokenizer.json", *_CONFIGS, "vocab.json", "merges.txt")
+_CONFIGS = (CONFIG, SPECIAL_TOKENS)
+_FILES = (
+    "tokenizer.json", *_CONFIGS, "vocab.json", "merges.txt", "added_tokens.json", "config.json",
+)  # fmt: skip
+_SPACE = "\u2581"  # how SentencePiece spells a space
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class Tokenizer:
@@ -39,6 +49,8 @@ class Tokenizer:
         self.rust = rust
         self.eot_id = eot_id
         self.vocab_size: int = max(rust.get_vocab(with_added_tokens=True).values()) + 1
+        self._added: dict[int, AddedToken] = rust.get_added_tokens_decoder()
+        self._decoder: str = "" if rust.decoder is None else rust.decoder.__getstate__().decode()
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without end-of-text; uses the threads of ``use_threads``."""
@@ -50,12 +62,45 @@ class Tokenizer:
         text: str = self.rust.decode([int(t) for t in tokens], skip_special_tokens=False)
         return text
 
+    @property
+    def added_tokens(self) -> list[str]:
+        """Tokens that are found in text before the model of the tokenizer sees it."""
+        return [token.content for token in self._added.values()]
+
     def count_bytes(self, tokens: Sequence[int]) -> int:
-        """UTF-8 bytes that ``tokens`` stand for; a character in part counts its part."""
-        if isinstance(self.rust.decoder, decoders.ByteLevel):
-            # A byte-level token is spelled with one character a byte.
-            return sum(len(self.rust.id_to_token(int(token)) or "") for token in tokens)
-        return len(self.decode(tokens).encode())
+        """UTF-8 bytes that ``tokens`` stand for; a character in part counts its part, and a
+        special token stands for no text.
+
+        Where the tokenizer changes text (lower case, Unicode forms), these are bytes of the
+        changed one.
+        """
+        text = [int(token) for token in tokens if not self._is_special(int(token))]
+        if '"ByteLevel"' in self._decoder or _SPACE in self._decoder:
+            return sum(map(self._bytes_of, text))
+        return len(self.decode(text).encode())
+
+    def cut_bytes(self, tokens: Sequence[int], kept: int, n_bytes: int) -> int:
+        """UTF-8 bytes of a text of ``n_bytes`` that its first ``kept`` of ``tokens`` stand for.
+
+        Exact where the tokens hold the text, and in proportion where they hold a changed one.
+        """
+        whole, part = self.count_bytes(tokens), self.count_bytes(tokens[:kept])
+        if whole == n_bytes + 1 and part:  # a space before the text
+            return part - 1
+        return part if whole == n_bytes else round(n_bytes * part / max(1, whole))
+
+    def _is_special(self, token: int) -> bool:
+        return token == self.eot_id or (token in self._added and self._added[token].special)
+
+    def _bytes_of(self, token: int) -> int:
+        if token in self._added:
+            return len(self._added[token].content.encode())
+        spelled = self.rust.id_to_token(token) or ""
+        if '"ByteLevel"' in self._decoder:  # one character a byte
+            return len(spelled)
+        if '"ByteFallback"' in self._decoder and _BYTE.fullmatch(spelled):
+            return 1
+        return len(spelled.replace(_SPACE, " ").encode())
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of what decides the ids."""
@@ -107,8 +152,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, out: Path) -> Tokeniz
 def fetch_tokenizer(source: str, revision: str | None, out: Path) -> Tokenizer:
     """Copy the tokenizer of a hub id or a local directory into ``out`` and load it.
 
-    ``source.json`` in ``out`` records the commit that the hub resolved ``revision`` to. Raises
-    DataError where there is none, or where the hub cannot be reached.
+    ``source.json`` in ``out`` records the commit that the hub resolved ``revision`` to, and the
+    end of text, which the model's config.json may name. Raises DataError where there is none,
+    where the hub cannot be reached, or where transformers gives other token ids.
     """
     commit = None
     if is_local(source):
@@ -126,9 +172,21 @@ def fetch_tokenizer(source: str, revision: str | None, out: Path) -> Tokenizer:
         for name in _CONFIGS:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, directory / name)
-        load_tokenizer(directory)
-        write_json(directory / SOURCE, {"source": source, "revision": revision, "commit": commit})
+        rust, ends = _load(directory / "tokenizer.json"), end_of_text(folder)
+        _refuse_dropout(rust, source)
+        check_ids(Tokenizer(rust, ends.id), folder, source)
+        record = {"source": source, "revision": revision, "commit": commit}
+        write_json(directory / SOURCE, record | {"end_of_text": ends.plain()})
     return load_tokenizer(out)
+
+
+def _refuse_dropout(rust: RustTokenizer, source: str) -> None:
+    dropout = getattr(rust.model, "dropout", None)
+    if dropout:
+        raise DataError(
+            f"tokenizer {source} drops merges at random (dropout {dropout}), so that a text has no "
+            'fixed token ids; set "dropout": null in its tokenizer.json'
+        )
 
 
 def _download(source: str, revision: str | None) -> Path:
@@ -165,8 +223,11 @@ def _from_vocabulary(folder: Path, source: str) -> RustTokenizer:
             f"tokenizer {source} has no tokenizer.json; make one with transformers: "
             "AutoTokenizer.from_pretrained(...).save_pretrained(DIRECTORY)"
         )
-    rust = RustTokenizer(models.BPE.from_file(str(vocab), str(merges)))
-    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    try:
+        rust = RustTokenizer(models.BPE.from_file(str(vocab), str(merges)))
+    except Exception as error:  # the library raises bare Exception
+        raise DataError(f"{vocab} and {merges} are no tokenizer ({error})") from None
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=adds_prefix_space(folder))
     rust.decoder = decoders.ByteLevel()
     if rust.token_to_id(END_OF_TEXT) is not None:
         rust.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
@@ -178,33 +239,14 @@ def load_tokenizer(directory: Path) -> Tokenizer:
 
     Raises DataError where the file is absent or broken, or no token ends a text.
     """
-    path = Path(directory) / "tokenizer.json"
+    directory = Path(directory)
+    return Tokenizer(_load(directory / "tokenizer.json"), end_of_text(directory).id)
+
+
+def _load(path: Path) -> RustTokenizer:
     if not path.is_file():
         raise DataError(f"{path} is missing; give a directory that holds a tokenizer.json")
     try:
-        rust = RustTokenizer.from_file(str(path))
+        return RustTokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise DataError(f"{path} is no tokenizer ({error}); fetch it again") from None
-    return Tokenizer(rust, _end_of_text(rust, path.parent))
-
-
-def _end_of_text(rust: RustTokenizer, directory: Path) -> int:
-    names = [END_OF_TEXT, *(_eos_token(directory / name) for name in _CONFIGS)]
-    for name in names:
-        identity = rust.token_to_id(name) if name else None
-        if identity is not None:
-            return int(identity)
-    raise DataError(
-        f"the tokenizer in {directory} has no {END_OF_TEXT} and names no eos_token that it knows; "
-        'add {"eos_token": "..."} to its tokenizer_config.json'
-    )
-
-
-def _eos_token(path: Path) -> str | None:
-    try:
-        value: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError, AttributeError):
-        return None
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None

@@ -18,6 +18,7 @@ from hpcscale.config.sweep import Cell, SweepConfig
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import ConfigError
 from hpcscale.pipeline.graph import Graph, MergedTask, Task, TrainingTask
+from hpcscale.pipeline.separator import read_otherwise
 from hpcscale.pipeline.sources import absolute_paths, absolute_source
 from hpcscale.pipeline.tracin import TracinTasks
 from hpcscale.pipeline.trunk import DECAY, Trunks
@@ -81,6 +82,7 @@ class Pipeline:
         if spec.train is None:
             assert spec.source is not None
             decides: dict[str, Any] = self._origin(spec.source, spec.revision)
+            decides |= read_otherwise(spec.source)
             params: dict[str, Any] = {
                 "source": absolute_source(spec.source),
                 "revision": spec.revision,

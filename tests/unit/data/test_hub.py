@@ -190,6 +190,21 @@ def test_a_store_of_c4_records_the_commit(hub, bpe, tmp_path):
     assert store.manifest["source"]["commit"] == COMMIT
 
 
+def test_the_config_of_a_hub_model_names_the_end_of_text_where_its_tokenizer_does_not(
+    hub, bpe, tmp_path
+):
+    content = (bpe / "tokenizer.json").read_text().replace("<|endoftext|>", "<eos>")
+    files = {"tokenizer.json": content.encode(), "config.json": b'{"eos_token_id": [269, 3]}'}
+    Hub.repositories["models/some/model"] = files
+    script = (
+        "import sys; from pathlib import Path; from hpcscale.data.tokenizer import *\n"
+        "fetched = fetch_tokenizer('some/model', None, Path(sys.argv[1]))\n"
+        "print(fetched.eot_id, load_tokenizer(Path(sys.argv[1])).eot_id)"
+    )
+    assert run(script, hub, tmp_path / "out").split() == ["269", "269"]
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
 def test_a_tokenizer_is_fetched_with_its_commit(hub, bpe, tmp_path):
     script = (
         "import sys; from pathlib import Path; from hpcscale.data.tokenizer import *\n"
@@ -199,6 +214,8 @@ def test_a_tokenizer_is_fetched_with_its_commit(hub, bpe, tmp_path):
     content = (tmp_path / "out" / "tokenizer.json").read_bytes()
     assert content == (bpe / "tokenizer.json").read_bytes()
     record = json.loads((tmp_path / "out" / "source.json").read_text())
+    ends = record.pop("end_of_text")
     assert record == {"source": "gpt2", "revision": None, "commit": COMMIT}
+    assert (ends["token"], ends["id"]) == ("<|endoftext|>", 269)
     with pytest.raises(AssertionError, match="is neither a directory here nor a repository"):
         run(script, hub, "somebody/else", tmp_path / "none")

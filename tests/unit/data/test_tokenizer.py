@@ -194,7 +194,10 @@ def test_hub_tokenizer_comes_from_the_cache_with_its_commit(trained, tmp_path, m
     )  # fmt: skip
     assert result.stdout.strip() == "300", result.stderr
     record = json.loads((tmp_path / "out" / "source.json").read_text())
-    assert record == {"source": "gpt2", "revision": "main", "commit": commit}
+    ends = {"token": "<|endoftext|>", "id": 299, "origin": "the tokenizer's eos_token"}
+    assert record == {
+        "source": "gpt2", "revision": "main", "commit": commit, "end_of_text": ends,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("offline", ["flag", "network"])
