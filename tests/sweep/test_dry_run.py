@@ -44,3 +44,28 @@ def test_prepare_makes_the_data_and_no_more(sweep_file: Path, hpcscale: Run) -> 
     assert "all is prepared" in hpcscale("data", "prepare", sweep_file).stdout
     (pool,) = run.glob("data/pool-*")
     assert '"role": "pool"' in hpcscale("data", "inspect", pool, "--verify").stdout
+
+
+def test_the_plan_names_what_is_not_read(
+    sweep_file: Path, texts: Path, hpcscale: Run, tmp_path: Path
+) -> None:
+    """300 documents in three files, of which one is of a kind that is read."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    lines = texts.read_text().splitlines(keepends=True)
+    for index, name in enumerate(("a.jsonl", "b.json", "c.jsonl.xz")):
+        (folder / name).write_text("".join(lines[100 * index : 100 * (index + 1)]))
+    text = sweep_file.read_text()
+    sweep_file.write_text(
+        text.replace(
+            f"pool: {{corpus: files, path: {texts}", f"pool: {{corpus: files, path: {folder}"
+        )
+    )
+    line = "1 file is read; 2 files are not, since their kind is not read: 1 .json, 1 .jsonl.xz"
+    assert f"\ndata.pool: {line}\n" in hpcscale("sweep", sweep_file, "--dry-run").stdout
+    sweep_file.write_text(text.replace(str(texts), str(folder)))
+    shown = hpcscale("sweep", sweep_file, "--dry-run").stdout
+    assert f"\ndata.eval, data.base, data.pool: {line}\n" in shown
+    assert shown.count("is not read") == 1
+    sweep_file.write_text(text)
+    assert "is not read" not in hpcscale("sweep", sweep_file, "--dry-run").stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcscale.cli.main import main
+from support import Run
 
 
 @pytest.fixture
@@ -132,3 +134,17 @@ def test_a_model_with_too_short_a_context(fails, tmp_path: Path, sweep_file: Pat
 )
 def test_a_wrong_command_line(fails, words: list[str]) -> None:  # type: ignore[no-untyped-def]
     assert "Usage:" in fails(*words)
+
+
+@pytest.mark.parametrize("role", ["base", "pool"])
+def test_a_cut_archive_stops_the_preparation_by_its_name(
+    sweep_file: Path, texts: Path, tmp_path: Path, role: str, hpcscale: Run
+) -> None:
+    """In the tokenizer's training (base) and in the building of a store (pool)."""
+    cut = tmp_path / "cut.jsonl.gz"
+    whole = gzip.compress(texts.read_bytes())
+    cut.write_bytes(whole[: len(whole) // 2])
+    done = hpcscale("data", "prepare", sweep_file, "--set", f"data.{role}.path={cut}", check=1)
+    assert "Traceback" not in done.stderr
+    assert f"{cut} is damaged or cut off: " in done.stdout + done.stderr
+    assert "fetch it again, or leave it out of `path:`" in done.stdout + done.stderr

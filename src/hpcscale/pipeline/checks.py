@@ -9,6 +9,7 @@ from hpcscale.config.load import place_of
 from hpcscale.config.model import is_local
 from hpcscale.errors import ConfigError
 from hpcscale.pipeline.forecast import disk_problem
+from hpcscale.pipeline.outdated import refuse_outdated
 from hpcscale.pipeline.resources import world_size
 from hpcscale.pipeline.state import State
 from hpcscale.pipeline.sweep import Plan, Sweep
@@ -28,6 +29,7 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
     _batches_divide(sweep)
     _an_engine_trains(sweep)
     _context_is_long_enough(sweep)
+    refuse_outdated(sweep)
     full = disk_problem(sweep, plan)
     if full and not dry_run:
         raise ConfigError(full)

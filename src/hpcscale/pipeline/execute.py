@@ -11,6 +11,7 @@ from pathlib import Path
 from hpcscale.errors import Preempted
 from hpcscale.pipeline.progress import Display
 from hpcscale.pipeline.records import write_records, write_specs
+from hpcscale.pipeline.skipped import skipped_lines
 from hpcscale.pipeline.state import State
 from hpcscale.pipeline.sweep import Plan, Sweep, exclusive
 
@@ -99,6 +100,8 @@ def prepare(sweep: Sweep, say: Callable[[str], None]) -> bool:
     done = {name for name, state in states.items() if state.state is State.DONE}
     needed = Graph(sweep.prepared()).needed(done)
     start = [task for task in needed if not states[task.id].alive]
+    for line in skipped_lines(sweep):
+        say(line)
     if not start:
         say(f"all is prepared in {sweep.run_dir}")
         return True

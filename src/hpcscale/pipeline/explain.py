@@ -10,6 +10,7 @@ from hpcscale.pipeline.forecast import forecast_lines
 from hpcscale.pipeline.memory import memory_lines
 from hpcscale.pipeline.reliability import reliability_lines
 from hpcscale.pipeline.resources import world_size
+from hpcscale.pipeline.skipped import skipped_lines
 from hpcscale.pipeline.stages import cell_tasks
 from hpcscale.pipeline.state import State, TaskState
 from hpcscale.pipeline.sweep import Plan, Sweep
@@ -31,6 +32,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
         f"run directory {sweep.run_dir}, executor {sweep.executor}, site {sweep.profile.name}, "
         f"precision {sweep.pipeline.precision}",
     ]
+    lines += skipped_lines(sweep)
     lines += trunk_lines(config)
     lines += state_lines(plan.states)
     if not plan.start:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcscale.atomic import sha256_file
 from hpcscale.config.data import CorpusConfig
 from hpcscale.config.model import is_local
 from hpcscale.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hpcscale.data.corpora import Corpus
+    from hpcscale.data.listing import Listing
 
 _MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "vocab.json",
                 "merges.txt", "*.safetensors", "*.bin")  # fmt: skip
@@ -22,13 +26,23 @@ class SourceFingerprints:
     def __init__(self, cache: Path) -> None:
         self.cache = cache
         self._corpora: dict[CorpusConfig, Any] = {}
+        self._opened: dict[CorpusConfig, Corpus] = {}
 
     def corpus(self, spec: CorpusConfig) -> Any:
         if spec not in self._corpora:
+            self._corpora[spec] = self._open(spec).fingerprint(self.cache)
+        return self._corpora[spec]
+
+    def listing(self, spec: CorpusConfig) -> Listing:
+        """The files that the fingerprint is of; nothing is looked for a second time."""
+        return self._open(spec).listing()
+
+    def _open(self, spec: CorpusConfig) -> Corpus:
+        if spec not in self._opened:
             from hpcscale.data.corpora import open_corpus
 
-            self._corpora[spec] = open_corpus(spec).fingerprint(self.cache)
-        return self._corpora[spec]
+            self._opened[spec] = open_corpus(spec)
+        return self._opened[spec]
 
     def directory(self, source: str) -> dict[str, str] | None:
         """SHA-256 of each model or tokenizer file in a local directory; None for a hub id.

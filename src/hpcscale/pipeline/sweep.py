@@ -41,6 +41,7 @@ class Sweep:
     pipeline: Pipeline
     graph: Graph
     analysis: Analysis
+    sources: SourceFingerprints
 
     @property
     def run_dir(self) -> Path:
@@ -124,7 +125,9 @@ def open_sweep(
     )
     graph = pipeline.graph()
     analysis = analysis_task(config, cell_tasks(graph), pipeline)
-    return Sweep(path, overrides, config, chosen, profile, machine, pipeline, graph, analysis)
+    return Sweep(
+        path, overrides, config, chosen, profile, machine, pipeline, graph, analysis, sources
+    )
 
 
 def choose_executor(name: str, dry_run: bool = False) -> ExecutorName:
