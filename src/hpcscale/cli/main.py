@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
 
 from hpcscale import __version__
-from hpcscale.errors import HpcscaleError, Preempted
+from hpcscale.errors import ConfigError, HpcscaleError, Preempted
 
 #: Name, module (and attribute, unless `command`) and help of each command; the help stands here
 #: so that `--help` imports none.
@@ -60,7 +61,9 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: our errors are one message and an exit code, never a traceback."""
+    _speak_utf8()
     try:
+        _check_arguments()
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
@@ -73,6 +76,28 @@ def main() -> None:
     except (HpcscaleError, Preempted) as error:
         click.echo(f"hpcscale: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _speak_utf8() -> None:
+    """Start Python again in UTF-8 mode where the locale has another encoding.
+
+    Such a Python misreads arguments, and does not find the files that a sweep names, where these
+    have other letters than ASCII. Worker processes and jobs inherit the mode.
+    """
+    os.environ["PYTHONUTF8"] = "1"
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _check_arguments() -> None:
+    for word in sys.argv[1:]:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"{os.fsencode(word)!r} on the command line is not UTF-8, which names of files "
+                "must be here; rename it, for example with `convmv -f latin1 -t utf8 --notest`"
+            ) from None
 
 
 if __name__ == "__main__":

@@ -81,7 +81,9 @@ def parse_scalar(text: str) -> Any:
         node = loader.get_single_node()
         return _value(loader, node, (), {}, Path("--set")) if node else None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} is not a YAML value ({error})") from None
+        raise ConfigError(
+            f"{text!r} is not a YAML value ({' '.join(str(error).split())})"
+        ) from None
 
 
 def _value(
