@@ -65,10 +65,14 @@ class ModelConfig(Section):
 
 
 class TokenizerConfig(Section):
-    """``tokenizer: gpt2``, ``tokenizer: ./folder`` or ``tokenizer: {train: 2048}``."""
+    """``tokenizer: gpt2``, ``tokenizer: ./folder`` or ``tokenizer: {train: 2048}``.
+
+    reading: whose token ids count where transformers does not read a tokenizer.json as it stands.
+    """
 
     source: str | None = None
     revision: str | None = None
+    reading: Literal["file", "transformers"] | None = None
     train: Count | None = None
 
     @model_validator(mode="before")
@@ -82,6 +86,11 @@ class TokenizerConfig(Section):
             raise ValueError(
                 "say either a hub id or directory (`tokenizer: gpt2`) or a vocabulary size to "
                 "train (`tokenizer: {train: 2048}`), not both"
+            )
+        if self.train is not None and self.reading is not None:
+            raise ValueError(
+                f"reading: {self.reading} is for a tokenizer that is fetched; a trained one has "
+                "one reading"
             )
         if self.train is not None and self.train < 257:
             raise ValueError(

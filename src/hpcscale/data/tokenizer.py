@@ -27,13 +27,11 @@ from hpcscale.data.end_of_text import (
     adds_prefix_space,
     end_of_text,
 )
-from hpcscale.data.transformers_ids import check_ids
+from hpcscale.data.hub_tokenizer import download
+from hpcscale.data.transformers_ids import check_ids, made_by_transformers
 from hpcscale.errors import DataError
 
 _CONFIGS = (CONFIG, SPECIAL_TOKENS)
-_FILES = (
-    "tokenizer.json", *_CONFIGS, "vocab.json", "merges.txt", "added_tokens.json", "config.json",
-)  # fmt: skip
 _SPACE = "\u2581"  # how SentencePiece spells a space
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
@@ -149,12 +147,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, out: Path) -> Tokeniz
     return load_tokenizer(out)
 
 
-def fetch_tokenizer(source: str, revision: str | None, out: Path) -> Tokenizer:
+def fetch_tokenizer(
+    source: str, revision: str | None, out: Path, reading: str | None = None
+) -> Tokenizer:
     """Copy the tokenizer of a hub id or a local directory into ``out`` and load it.
+
+    reading: "file" takes a ``tokenizer.json`` as it stands, "transformers" what transformers makes
+    of the directory; without, both have to give the same token ids.
 
     ``source.json`` in ``out`` records the commit that the hub resolved ``revision`` to, and the
     end of text, which the model's config.json may name. Raises DataError where there is none,
-    where the hub cannot be reached, or where transformers gives other token ids.
+    where the hub cannot be reached, or where the two readings differ and none is chosen.
     """
     commit = None
     if is_local(source):
@@ -162,19 +165,24 @@ def fetch_tokenizer(source: str, revision: str | None, out: Path) -> Tokenizer:
         if not folder.is_dir():
             raise DataError(f"tokenizer {source} is no directory; give one with a tokenizer.json")
     else:
-        folder = _download(source, revision)
+        folder = download(source, revision)
         commit = folder.name
     with atomic_directory(out) as directory:
-        if (folder / "tokenizer.json").is_file():
+        whole = (folder / "tokenizer.json").is_file()
+        if whole and reading != "transformers":
             shutil.copyfile(folder / "tokenizer.json", directory / "tokenizer.json")
         else:
-            _from_vocabulary(folder, source).save(str(directory / "tokenizer.json"))
+            rust = _load(folder / "tokenizer.json") if whole else _from_vocabulary(folder, source)
+            if reading == "transformers":
+                rust = made_by_transformers(folder, source)
+            rust.save(str(directory / "tokenizer.json"))
         for name in _CONFIGS:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, directory / name)
         rust, ends = _load(directory / "tokenizer.json"), end_of_text(folder)
         _refuse_dropout(rust, source)
-        check_ids(Tokenizer(rust, ends.id), folder, source)
+        if reading != "file" or not whole:
+            check_ids(Tokenizer(rust, ends.id), folder, source)
         record = {"source": source, "revision": revision, "commit": commit}
         write_json(directory / SOURCE, record | {"end_of_text": ends.plain()})
     return load_tokenizer(out)
@@ -187,32 +195,6 @@ def _refuse_dropout(rust: RustTokenizer, source: str) -> None:
             f"tokenizer {source} drops merges at random (dropout {dropout}), so that a text has no "
             'fixed token ids; set "dropout": null in its tokenizer.json'
         )
-
-
-def _download(source: str, revision: str | None) -> Path:
-    """The hub's snapshot of ``source``: a directory that is named after its commit."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-
-    at = f" at revision {revision}" if revision else ""
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(_FILES)))
-    except (RepositoryNotFoundError, HFValidationError):
-        raise DataError(
-            f"tokenizer {source!r} is neither a directory here nor a repository of the hub{at}; "
-            "check its spelling"
-        ) from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise DataError(_offline(source, at, error)) from None
-
-
-def _offline(source: str, at: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"tokenizer {source!r}{at} is not in the local cache and the hub did not give it "
-        f"({reason}); run `hpcscale data prepare` on a node with a network, or set `tokenizer:` "
-        "to a directory with its tokenizer.json"
-    )
 
 
 def _from_vocabulary(folder: Path, source: str) -> RustTokenizer:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import Tokenizer as RustTokenizer
+
 from hpcscale.data.end_of_text import CONFIG, read_object
 from hpcscale.errors import DataError
 
@@ -61,6 +63,14 @@ def check_ids(tokenizer: Tokenizer, folder: Path, source: str) -> None:
             raise DataError(_difference(source, folder, type(theirs).__name__, text, ours, other))
 
 
+def made_by_transformers(folder: Path, source: str) -> RustTokenizer:
+    """The tokenizer that transformers makes of ``folder``. Raises DataError where it makes none."""
+    theirs = _load(folder, source)
+    if not theirs.is_fast:
+        raise _unreadable(source, TypeError(f"{type(theirs).__name__} is written in Python"))
+    return RustTokenizer.from_str(theirs.backend_tokenizer.to_str())
+
+
 def _encode_fast(rust: Any, texts: list[str]) -> list[list[int]]:
     """What a call of the tokenizer does, without its cost of a list for each text."""
     rust.no_truncation()
@@ -101,15 +111,13 @@ def _unreadable(source: str, error: Exception) -> DataError:
 def _difference(
     source: str, folder: Path, name: str, text: str, ours: list[int], theirs: list[int]
 ) -> str:
-    file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json"
-    saved = f"from_pretrained({source!r}).save_pretrained(DIRECTORY)"
-    ways = f"transformers.AutoTokenizer.{saved} keeps the ids of {name}"
-    if file == "tokenizer.json":
-        ways += f", transformers.PreTrainedTokenizerFast.{saved} those of its {file}"
+    whole = (folder / "tokenizer.json").is_file()
+    file = "tokenizer.json" if whole else "vocab.json"
+    other = f", `reading: file` those of the {file}, as the model was published" if whole else ""
     return (
         f"tokenizer {source}: its {file} reads {text!r} as {_short(ours)}, {name} of transformers "
-        f"as {_short(theirs)}; make a directory that both read alike and set `tokenizer:` to it: "
-        f"{ways}"
+        f"as {_short(theirs)}; choose: `tokenizer: {{source: {source}, reading: transformers}}` "
+        f"takes the ids of transformers{other}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcscale.atomic import read_done, read_json
+from hpcscale.atomic import read_done, read_json, sha256_file
 from hpcscale.config.model import is_local
 from hpcscale.data.end_of_text import (
     Vocabulary,
@@ -20,16 +20,23 @@ if TYPE_CHECKING:
     from hpcscale.pipeline.sweep import Sweep
 
 
-def read_otherwise(source: str) -> dict[str, Any]:
-    """What decides the tokens of a local tokenizer beside its vocabulary.
+#: What transformers reads of a directory beside its vocabulary.
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def read_otherwise(source: str, reading: str | None) -> dict[str, Any]:
+    """What decides the tokens of a fetched tokenizer beside its vocabulary.
 
     Only what versions that read less of ``tokenizer_config.json`` took otherwise, so that all else
     they made stays valid. A directory that the task refuses has no entry.
     """
     folder = Path(absolute_source(source))
+    found: dict[str, Any] = {"reading": reading} if reading else {}
     if not is_local(source) or not folder.is_dir():
-        return {}
-    found: dict[str, Any] = {}
+        return found
+    if reading == "transformers":
+        files = [folder / name for name in _SETTINGS if (folder / name).is_file()]
+        found["settings"] = {file.name: sha256_file(file) for file in files}
     try:
         former, now = former_end_of_text(folder), end_of_text(folder)
         if former not in (None, now.token):
@@ -37,7 +44,7 @@ def read_otherwise(source: str) -> dict[str, Any]:
         if adds_prefix_space(folder):
             found["add_prefix_space"] = True
     except DataError:
-        return {}
+        pass
     return found
 
 

@@ -82,7 +82,7 @@ class Pipeline:
         if spec.train is None:
             assert spec.source is not None
             decides: dict[str, Any] = self._origin(spec.source, spec.revision)
-            decides |= read_otherwise(spec.source)
+            decides |= read_otherwise(spec.source, spec.reading)
             params: dict[str, Any] = {
                 "source": absolute_source(spec.source),
                 "revision": spec.revision,

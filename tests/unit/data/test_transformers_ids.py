@@ -224,22 +224,28 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_two_readings_are_refused_and_both_ways_out_work(name, tmp_path):
+def test_two_readings_are_refused_until_one_is_chosen(name, tmp_path):
     make, rust, settings = REFUSED[name]
     folder = make(tmp_path / "source", rust(), **settings)
     with pytest.raises(DataError, match=r"reads '.*' as \[.*transformers as \[") as caught:
         fetch_tokenizer(str(folder), None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert "AutoTokenizer.from_pretrained" in str(caught.value)
+    assert "reading: transformers}" in str(caught.value)
     theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
-    ways = [theirs]
-    if make is whole:
-        assert "PreTrainedTokenizerFast.from_pretrained" in str(caught.value)
-        ways.append(transformers.PreTrainedTokenizerFast.from_pretrained(str(folder)))
-    for index, way in enumerate(ways):
-        way.save_pretrained(str(tmp_path / f"way-{index}"))
-        fetched = fetch_tokenizer(str(tmp_path / f"way-{index}"), None, tmp_path / f"out-{index}")
-        assert fetched.encode_batch(TEXTS) == ids_of(way)
+    chosen = fetch_tokenizer(str(folder), None, tmp_path / "theirs", "transformers")
+    assert chosen.encode_batch(TEXTS) == ids_of(theirs)
+    assert load_tokenizer(tmp_path / "theirs").encode_batch(TEXTS) == ids_of(theirs)
+    if make is not whole:
+        with pytest.raises(DataError, match=r"reads '.*' as"):
+            fetch_tokenizer(str(folder), None, tmp_path / "file", "file")
+        return
+    assert "`reading: file`" in str(caught.value)
+    file = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    fetched = fetch_tokenizer(str(folder), None, tmp_path / "file", "file")
+    assert fetched.encode_batch(TEXTS) == ids_of(file)
+    assert (tmp_path / "file/tokenizer.json").read_bytes() == (
+        folder / "tokenizer.json"
+    ).read_bytes()
 
 
 def test_a_prefix_space_beside_the_parts_of_gpt2_is_read(shared_data, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hpcscale.atomic import write_done, write_json
+from hpcscale.errors import ConfigError
 from hpcscale.pipeline.explain import plan_text
 from hpcscale.pipeline.separator import separator_changed, separator_lines
 from hpcscale.pipeline.sweep import Sweep, open_sweep
@@ -100,6 +101,24 @@ def test_keys_of_local_directories_are_the_former_ones(tmp_path: Path) -> None:
         "Llama": "c3f04c0433b5e538",
         "OPT": "f8d10e368904dfe9",
     }
+
+
+def test_a_chosen_reading_decides_and_so_do_the_settings_that_it_reads(tmp_path: Path) -> None:
+    local = folder(tmp_path / "local", CASES["GPT-2"][0])
+    plain = sweep(tmp_path, local).pipeline.tokenizer
+    file, first = (
+        sweep(tmp_path, f"{{source: {local}, reading: {reading}}}").pipeline.tokenizer
+        for reading in ("file", "transformers")
+    )
+    assert file.decides == plain.decides | {"reading": "file"}
+    assert set(first.decides["settings"]) == {"tokenizer_config.json"}
+    (local / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>", "x": 1}')
+    second = sweep(tmp_path, f"{{source: {local}, reading: transformers}}").pipeline.tokenizer
+    assert len({plain.key, file.key, first.key, second.key}) == 4
+    hub = sweep(tmp_path, "{source: some/model, reading: transformers}").pipeline.tokenizer
+    assert hub.decides["reading"] == "transformers"
+    with pytest.raises(ConfigError, match="a trained one has one reading"):
+        sweep(tmp_path, "{train: 300, reading: file}")
 
 
 def test_the_plan_names_the_end_of_text_of_a_local_directory(tmp_path: Path) -> None:

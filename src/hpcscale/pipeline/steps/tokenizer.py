@@ -16,7 +16,8 @@ def run(context: Context) -> StepResult:
     out = context.directory / "tokenizer"
     report = ReadReport()
     if "vocabulary" not in decides:
-        fetch_tokenizer(params["source"], params["revision"], out)
+        reading = decides.get("reading")
+        fetch_tokenizer(params["source"], params["revision"], out, reading)
     else:
         low, high = decides["range"]
         documents = open_corpus(CorpusConfig(**params["corpus"])).documents(report)
