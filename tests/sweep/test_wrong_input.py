@@ -148,3 +148,13 @@ def test_a_cut_archive_stops_the_preparation_by_its_name(
     assert "Traceback" not in done.stderr
     assert f"{cut} is damaged or cut off: " in done.stdout + done.stderr
     assert "fetch it again, or leave it out of `path:`" in done.stdout + done.stderr
+
+
+def test_a_pointer_of_git_lfs_is_found_before_anything_starts(fails, sweep_file: Path) -> None:  # type: ignore[no-untyped-def]
+    pointer = sweep_file.parent / "c4-train.00000-of-01024.json.gz"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
+    message = fails(
+        "sweep", sweep_file, "--executor", "local", "--set", f"data.pool.path={pointer}"
+    )
+    assert f"{pointer} is a Git LFS pointer" in message
+    assert "run `git lfs pull`" in message

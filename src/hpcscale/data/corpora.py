@@ -238,8 +238,9 @@ def open_corpus(spec: CorpusConfig) -> Corpus:
 def _contents(files: list[tuple[str, Path]], cache: Path | None) -> dict[str, Any]:
     """What decides the documents of local files."""
     texts = [path for name, path in files if name.endswith(".txt")]
+    parts = [texts[first::_HASHING_THREADS] for first in range(_HASHING_THREADS)]
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        marked = any(pool.map(starts_with_mark, texts))
+        marked = any(pool.map(lambda part: any(map(starts_with_mark, part)), parts))
     # Earlier versions took the mark for text, so only where there is one is the result another.
     return {"files": hash_files(files, cache)} | ({"byte_order_mark": "removed"} if marked else {})
 

@@ -23,7 +23,7 @@ def damaged(path: Path, records: int, reason: object) -> DataError:
     """The error for a file that is whole up to record (line, row) ``records`` and no further."""
     return DataError(
         f"{path} is damaged or cut off: {reason}; it can be read up to record {records}. "
-        f"The documents behind it are missing: {_REMEDY}"
+        f"The documents after it are missing: {_REMEDY}"
     )
 
 
@@ -44,8 +44,8 @@ def refuse_foreign(path: Path, number: int, head: bytes) -> None:
     for begin, name in _COMPRESSIONS.items():
         if head.startswith(begin):
             raise DataError(
-                f"{path}:{number}: here begins {name} data, not text; decompress it, or let the "
-                "name of the file end as its kind of compression does (once)"
+                f"{path}:{number}: {name} data begins here, not text; decompress the file, or, "
+                "if it is compressed once, give it a name that ends in .jsonl.gz or .jsonl.zst"
             )
     if head.startswith(_HOLE):
         refuse_hole(path, number - 1, head)
@@ -59,7 +59,7 @@ def refuse_foreign(path: Path, number: int, head: bytes) -> None:
 def refuse_hole(path: Path, records: int, content: bytes) -> None:
     """Raises DataError where a stretch of zero bytes stands in for what was not written."""
     if _HOLE in content:
-        raise damaged(path, records, "zero bytes stand where text should")
+        raise damaged(path, records, "zero bytes stand in place of text")
 
 
 def refuse_bad_line(path: Path, number: int, line: bytes) -> None:
@@ -67,7 +67,7 @@ def refuse_bad_line(path: Path, number: int, line: bytes) -> None:
     refuse_foreign(path, number, line)
     refuse_hole(path, number - 1, line)
     if not line.endswith(b"\n") and not _is_json(line.decode("utf-8", "replace")):
-        raise damaged(path, number - 1, "its last line has no end and is not JSON")
+        raise damaged(path, number - 1, "its last line has no newline and is not JSON")
 
 
 def _is_json(text: str) -> bool:

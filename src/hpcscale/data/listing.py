@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcscale.data.damage import refuse_pointer
 from hpcscale.data.files import READERS, reader_of
 from hpcscale.errors import DataError
 
@@ -16,6 +17,8 @@ _COMPRESSED = {".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".zip", ".br", ".7
 _DATA = {".json", ".jsonl", ".parquet", ".txt"}
 _FOLDER = "folder(s)"
 _PROBLEMS_SHOWN = 3
+#: What Git LFS and git-annex leave in place of a file is shorter.
+_POINTER_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,28 @@ class Listing:
         """The skipped kinds in words, the most frequent first; empty where there are none."""
         if not self.skipped:
             return ""
-        kinds = sorted(self.skipped.items(), key=lambda item: (-item[1], item[0]))
-        named = ", ".join(f"{count} {kind}" for kind, count in kinds)
         return (
             f"{_files(len(self.files))} read; {_files(sum(self.skipped.values()))} not, since "
-            f"their kind is not read: {named}"
+            f"their kind is not read: {_kinds(self.skipped)}"
         )
+
+    def refuse_pointers(self) -> None:
+        """Raises DataError for a file that is not here, before a task on some node does."""
+        for _, path in self.files:
+            try:
+                if path.stat().st_size < _POINTER_BYTES:
+                    refuse_pointer(path)
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _files(count: int) -> str:
     return "1 file is" if count == 1 else f"{count} files are"
+
+
+def _kinds(counts: dict[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {kind}" for kind, count in ordered)
 
 
 def list_files(patterns: tuple[str, ...]) -> Listing:
@@ -99,7 +114,8 @@ class _Search:
                 + (f"; and {more} more" if more > 0 else "")
             )
         if not self.found:
-            raise DataError(nothing)
+            held = _kinds(Counter(self.skipped.values())) if root.is_dir() else ""
+            raise DataError(f"{nothing}; it holds {held}" if held else nothing)
 
     def _add(self, name: str, path: Path) -> None:
         if reader_of(path):

@@ -30,6 +30,7 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
     _an_engine_trains(sweep)
     _context_is_long_enough(sweep)
     refuse_outdated(sweep)
+    _files_are_here(sweep, plan)
     full = disk_problem(sweep, plan)
     if full and not dry_run:
         raise ConfigError(full)
@@ -99,6 +100,13 @@ def _batches_divide(sweep: Sweep) -> None:
     if sweep.config.model.scratch:
         ranks = world_size(sweep.resources("base"))
         check_batch(train.global_batch, data.sequence_length, ranks, train.micro_batch)
+
+
+def _files_are_here(sweep: Sweep, plan: Plan) -> None:
+    """Not merely pointers to them; what a store holds already is not asked for again."""
+    for role, spec in sweep.config.data.roles().items():
+        if plan.states[sweep.pipeline.stores[role].id].state is not State.DONE:
+            sweep.sources.listing(spec).refuse_pointers()
 
 
 def _context_is_long_enough(sweep: Sweep) -> None:

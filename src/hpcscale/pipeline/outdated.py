@@ -28,7 +28,7 @@ def _stores_of_damaged_files(sweep: Sweep) -> None:
             if broken["reason"].startswith(_DAMAGED):
                 raise DataError(
                     f"data.{role} was read from a damaged file by an earlier version of hpcscale: "
-                    f"{broken['place']}: {broken['reason']}. The documents behind this place are "
+                    f"{broken['place']}: {broken['reason']}. The documents after this place are "
                     f"missing in {folder}, and in all that was made from it. Fetch the file again, "
                     "and start another run directory with --set name=NAME"
                 )

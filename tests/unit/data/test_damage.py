@@ -74,7 +74,7 @@ def test_every_damage_of_an_archive_is_refused(tmp_path, kind, damage):
         "garbage behind": (whole + b"<html>", ""),
         "one byte": (whole + whole[:1], ""),
         "a bit": (bytes(flipped), ""),
-        "twice": (COMPRESS[kind](whole), "data, not text"),
+        "twice": (COMPRESS[kind](whole), "data begins here, not text"),
     }[damage]
     if damage == "a bit" and kind == "zst":
         content = zstandard.ZstdCompressor(write_checksum=True).compress(lines_of(451))
@@ -101,7 +101,9 @@ def test_a_last_line_that_ends_within_a_record_is_refused(tmp_path, kind):
     assert len(read(path)[0]) == 451  # only the last line's end is missing
     path.write_bytes(pack(whole[:-2]))
     message = refused(path)
-    assert "its last line has no end and is not JSON; it can be read up to record 450." in message
+    assert (
+        "its last line has no newline and is not JSON; it can be read up to record 450." in message
+    )
     path.write_bytes(pack(whole + b'{"text": "\xc3'))
     assert "up to record 451." in refused(path)
     path.write_bytes(pack(whole + b'{"text": "bad \xff byte"}'))  # whole, and one broken record
@@ -170,13 +172,13 @@ def test_only_the_key_of_marked_texts_changes(tmp_path):
 def test_other_signs_of_a_wrong_file_are_refused(tmp_path):
     path = tmp_path / "docs.jsonl"
     for content, message in [
-        (gzip.compress(lines_of(9)), "here begins gzip data"),
-        (lzma.compress(lines_of(9)), "here begins xz data"),
-        (lines_of(3) + bytes(4096) + lines_of(3), "zero bytes stand where text should; it can be "
+        (gzip.compress(lines_of(9)), "gzip data begins here"),
+        (lzma.compress(lines_of(9)), "xz data begins here"),
+        (lines_of(3) + bytes(4096) + lines_of(3), "zero bytes stand in place of text; it can be "
          "read up to record 3."),
         (lines_of(2) + b'{"text": "' + bytes(64) + b'"}\n' + lines_of(3), "read up to record 2."),
         (lines_of(2) + b'[{"text": "a"}, {"text": "b"}]\n', ":3: one line holds an array of 2"),
-        (lines_of(3).replace(b"\n", b"\r"), "its last line has no end"),
+        (lines_of(3).replace(b"\n", b"\r"), "its last line has no newline"),
     ]:  # fmt: skip
         path.write_bytes(content)
         assert message in refused(path)
@@ -184,7 +186,7 @@ def test_other_signs_of_a_wrong_file_are_refused(tmp_path):
     path.write_bytes("für".encode()[:2])
     assert "within a character of UTF-8" in refused(path)
     path.write_bytes(b"text" + bytes(512))
-    assert "zero bytes stand where text should" in refused(path)
+    assert "zero bytes stand in place of text" in refused(path)
 
 
 def test_records_that_were_broken_before_are_still_only_that(tmp_path):
