@@ -10,6 +10,7 @@ from hpcscale.pipeline.forecast import forecast_lines
 from hpcscale.pipeline.memory import memory_lines
 from hpcscale.pipeline.reliability import reliability_lines
 from hpcscale.pipeline.resources import world_size
+from hpcscale.pipeline.separator import separator_lines
 from hpcscale.pipeline.skipped import skipped_lines
 from hpcscale.pipeline.stages import cell_tasks
 from hpcscale.pipeline.state import State, TaskState
@@ -34,6 +35,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
     ]
     lines += skipped_lines(sweep)
     lines += trunk_lines(config)
+    lines += separator_lines(sweep)
     lines += state_lines(plan.states)
     if not plan.start:
         lines.append("nothing to start")
