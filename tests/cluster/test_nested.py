@@ -107,6 +107,25 @@ def test_the_jobs_see_nothing_of_the_outer_one(
         assert "of-job-" not in seen.get("TMPDIR", "")
 
 
+def test_a_local_sweep_inside_a_job_computes_the_same_with_ranks_of_its_own(
+    nested: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder, _ = nested
+    done = inside_a_job(
+        *command("sweep", folder / "tiny.yaml", "--executor", "local", "--set",
+                 f"root={tmp_path}/runs", "--set", "selection=[random]", "--set",
+                 "budgets=[2k]", "--set", "resources.train.ranks=2", "--set",
+                 "train.micro_batch=4")
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (here,) = tmp_path.rglob("evaluations/random-2k-s0-*/evaluation.json")
+    (there,) = folder.rglob("evaluations/random-2k-s0-*/evaluation.json")
+    loss = json.loads(there.read_text())["loss"]
+    assert json.loads(here.read_text())["loss"] == pytest.approx(loss, rel=1e-5)
+    (record,) = tmp_path.rglob("cells/*/record.json")
+    assert json.loads(record.read_text())["world_size"] == 2
+
+
 def test_what_does_not_count_is_said_once(
     nested: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
