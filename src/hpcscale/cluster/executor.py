@@ -20,16 +20,23 @@ from hpcscale.cluster.environment import only_own_environment
 from hpcscale.cluster.restart import requeue_lines, signal_lead, time_minutes
 from hpcscale.config.profile import SiteProfile
 from hpcscale.config.resources import Resources
-from hpcscale.errors import ClusterError
+from hpcscale.errors import ClusterError, ConfigError
 
 
 class SlurmExecutor:
     """Submits arrays for one site; logs and submitit's own files go to ``folder``.
 
-    exclude: nodes that no job may get, besides those that the profile excludes.
+    exclude: nodes that no job may get, besides those that the profile excludes. Raises ConfigError
+    where the profile names another cluster than the one that is asked for living jobs.
     """
 
     def __init__(self, profile: SiteProfile, folder: Path, exclude: Sequence[str] = ()) -> None:
+        if "clusters" in profile.extra_sbatch:
+            raise ConfigError(
+                f"the site profile `{profile.name}` has clusters under extra_sbatch, but squeue "
+                "asks the default cluster, and would call these jobs gone; take it out, and set "
+                "SLURM_CONF to the slurm.conf of the cluster that you mean"
+            )
         self.profile, self.folder, self.exclude = profile, folder.absolute(), exclude
 
     def submit(

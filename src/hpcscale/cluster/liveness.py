@@ -11,8 +11,6 @@ from hpcscale.cluster.environment import own_environment
 from hpcscale.errors import ClusterError
 
 _TIMEOUT = 30
-#: A job in a hidden partition is as alive as any.
-_HIDDEN_TOO = ("--all",)
 _RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
           "TIMEOUT", "REVOKED"}  # fmt: skip
@@ -28,7 +26,8 @@ def alive(jobs: Sequence[str]) -> dict[str, str]:
 
     One call for all. Where Slurm does not answer every job is unknown, never gone.
     """
-    lines = ask("squeue", "--me", *_HIDDEN_TOO, "-h", "-r", "-o", "%i %T")
+    # Without --all a job in a hidden partition would be gone.
+    lines = ask("squeue", "--me", "--all", "-h", "-r", "-o", "%i %T")
     if lines is None:
         return dict.fromkeys(jobs, "unknown")
     states: dict[str, str] = {}
@@ -41,7 +40,7 @@ def alive(jobs: Sequence[str]) -> dict[str, str]:
 
 def check_partition(name: str) -> None:
     """Raises ClusterError naming the partitions there are."""
-    answer = ask("sinfo", *_HIDDEN_TOO, "-h", "-o", "%R")
+    answer = ask("sinfo", "--all", "-h", "-o", "%R")
     if answer is None:
         raise ClusterError("`sinfo` does not answer; is the Slurm controller up?")
     known = sorted(set(answer.split()))

@@ -19,7 +19,7 @@ from hpcscale.cluster.profile_shell import profile_shell
 from hpcscale.cluster.restart import requeue_lines, signal_lead
 from hpcscale.config.profile import ContainerConfig, SiteProfile, load_profile
 from hpcscale.config.resources import Resources
-from hpcscale.errors import ClusterError
+from hpcscale.errors import ClusterError, ConfigError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 KINDS = ["none", "apptainer", "pyxis", "podman", "charliecloud"]
@@ -218,6 +218,24 @@ def test_requeueing_waits_for_a_controller_that_is_away(fake, tmp_path) -> None:
     script = "\n".join(["srun", *requeue_lines(tmp_path, 2)])
     subprocess.run(["bash", "-c", script], env={"PATH": os.environ["PATH"], **ELEMENT}, check=False)
     assert (tmp_path / "asked").read_text() == "requeue 5_3\n"
+
+
+def test_requeueing_sees_its_job_whatever_squeue_is_told(fake, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    fake("srun", "exit 75")
+    fake("squeue", '[ "$1" = --all ] && [ -z "$SQUEUE_STATES$SLURM_CLUSTERS" ] && echo RUNNING')
+    fake("scontrol", f"echo $@ >>{tmp_path}/asked")
+    fake("sleep", "exit 1")
+    script = "\n".join(["srun", *requeue_lines(tmp_path, 2)])
+    told = {"SQUEUE_STATES": "PENDING", "SLURM_CLUSTERS": "elsewhere"}
+    environment = {"PATH": os.environ["PATH"], **ELEMENT, **told}
+    subprocess.run(["bash", "-c", script], env=environment, check=False)
+    assert (tmp_path / "asked").read_text() == "requeue 5_3\n"
+
+
+def test_jobs_are_not_sent_where_they_would_not_be_looked_for() -> None:
+    site = SiteProfile(name="s", extra_sbatch={"clusters": "b"})
+    with pytest.raises(ConfigError, match=r"`s` has clusters under extra_sbatch.*SLURM_CONF"):
+        SlurmExecutor(site, Path("/l"))
 
 
 def test_a_node_counts_that_went_down_under_a_job(fake) -> None:  # type: ignore[no-untyped-def]
