@@ -17,6 +17,7 @@ END_OF_TEXT = "<|endoftext|>"
 #: Where a tokenizer directory came from: source, revision asked for, commit found, end of text.
 SOURCE = "source.json"
 CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
+_CONFIGS = (CONFIG, SPECIAL_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,6 @@ def adds_prefix_space(folder: Path) -> bool:
     ``tokenizer.json`` says that itself."""
     settings = read_object(folder / CONFIG)
     return settings.get("add_prefix_space") is True and not (folder / "tokenizer.json").is_file()
-
-
-_CONFIGS = (CONFIG, SPECIAL_TOKENS)
 
 
 def _eos_token(folder: Path) -> str | None:
