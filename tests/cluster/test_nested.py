@@ -56,10 +56,12 @@ def nested(
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A run directory, and the call that made it."""
     folder = tmp_path_factory.mktemp("nested")
-    (folder / "tiny.yaml").write_text(SWEEP.format(root=folder / "runs", texts=texts))
+    text = SWEEP.format(root=folder / "runs", texts=texts)
+    # Other tests count the jobs called tiny.
+    (folder / "nested.yaml").write_text(text.replace("name: tiny", "name: nested"))
     (folder / "site.yaml").write_text(PROFILE.format(folder=folder))
     done = inside_a_job(
-        *command("sweep", folder / "tiny.yaml", "--executor", "slurm", "--follow",
+        *command("sweep", folder / "nested.yaml", "--executor", "slurm", "--follow",
                  "--site", folder / "site.yaml", "--set", "selection=[random]",
                  "--set", "resources.default.time=0-1", "--set", "resources.default.cpus=2",
                  "--set", "resources.train.ranks=2", "--set", "train.micro_batch=4")
@@ -89,7 +91,7 @@ def test_the_jobs_have_partition_time_array_and_cores_of_the_profile(
     assert found.keys() == jobs
     for job, row in found.items():
         assert row == ["main", "60", "1", "4" if job in train else "2", "COMPLETED"]
-    assert not ask("squeue", "--noheader", "--states=all", "--name=tiny-train", "--partition=low")
+    assert not ask("squeue", "--noheader", "--states=all", "--name=nested-train", "--partition=low")
 
 
 def test_the_jobs_see_nothing_of_the_outer_one(
@@ -112,7 +114,7 @@ def test_a_local_sweep_inside_a_job_computes_the_same_with_ranks_of_its_own(
 ) -> None:
     folder, _ = nested
     done = inside_a_job(
-        *command("sweep", folder / "tiny.yaml", "--executor", "local", "--set",
+        *command("sweep", folder / "nested.yaml", "--executor", "local", "--set",
                  f"root={tmp_path}/runs", "--set", "selection=[random]", "--set",
                  "budgets=[2k]", "--set", "resources.train.ranks=2", "--set",
                  "train.micro_batch=4")
@@ -153,7 +155,7 @@ def test_eval_sh_from_within_a_job_gives_the_sweeps_numbers(
 ) -> None:
     """sbatch itself reads some of them, before any line of ours; the others do no harm."""
     folder, _ = nested
-    run = folder / "runs" / "tiny"
+    run = folder / "runs" / "nested"
     (cell,) = run.glob("cells/random-8k-s0-*")
     out = tmp_path / "eval.json"
     own = [f"HPCSCALE_DATA={run}", f"HPCSCALE_OUT={out}", f"HPCSCALE_SITE={folder}/site.yaml",
