@@ -84,6 +84,7 @@ class PackedStream:
         self.sequence_length = sequence_length
         self.packing: Packing = packing
         self.n_rows = -(-wanted // sequence_length)
+        self.store = store
         self._documents, self._ids = documents, store.ids
         self._tokens = store.all_tokens
         self._eot = store.eot_id

@@ -17,6 +17,8 @@ from hpcscale.data.packing import PackedStream, Packing
 from hpcscale.data.store import TokenStore
 from hpcscale.data.windows import batch_windows, document_windows, gather_windows
 from hpcscale.model.forward import token_nll
+from hpcscale.model.limits import check_reads
+from hpcscale.model.probes import head_is_last, selected_logits
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import DTYPES
 from hpcscale.train.feed import batch_tensors
@@ -53,7 +55,9 @@ def evaluate(
 
     Rows go to ranks in turn; sums are float64 per document, so ranks and micro-batch change the
     result by float32 rounding of the forward pass only. Called by all ranks, same result on each.
+    Raises HpcscaleError where the model cannot read such rows or tokens.
     """
+    check_reads(model, store, sequence_length)
     model.eval()
     documents = np.arange(store.n_documents)
     stream = PackedStream(store, documents, store.n_tokens, sequence_length, packing)
@@ -111,7 +115,9 @@ def document_nll(
     The first token is predicted from end-of-text; a document longer than ``sequence_length`` is
     cut into windows that start anew. Windows of like length share a batch of up to
     ``batch_tokens`` tokens, and the head sees real tokens only, so padding costs next to nothing.
+    Raises HpcscaleError where the model cannot read such rows or tokens.
     """
+    check_reads(model, store, sequence_length)
     model.eval()
     windows = document_windows(store, positions, sequence_length)
     total = int(windows[:, 2].sum())
@@ -134,17 +140,11 @@ def document_nll(
 def _real_nll(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """Nll of the real targets, row by row, shape [number of real targets]."""
     real = targets != -100
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    config: Any = model.config
-    plain = not getattr(config, "final_logit_softcapping", None) and not getattr(
-        config, "logit_scale", None
-    )
-    if head is None or not plain:
+    if not head_is_last(model):
         return token_nll(model, inputs, targets)[real]
     # Right padding lies behind every real token, where causal attention never looks.
-    body: Any = model.base_model
-    hidden = body(input_ids=inputs, use_cache=False).last_hidden_state
-    return functional.cross_entropy(head(hidden[real]).float(), targets[real], reduction="none")
+    logits = selected_logits(model, inputs, real)
+    return functional.cross_entropy(logits.float(), targets[real], reduction="none")
 
 
 def _autocast(device: torch.device, precision: str) -> Any:

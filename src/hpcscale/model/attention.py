@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import (
+    BlockMask,
+    create_block_mask,
+    create_mask,
+    flex_attention,
+)
 from torch.nn.functional import scaled_dot_product_attention
 
 _NAME = "hpcscale"
@@ -20,14 +26,38 @@ _log = logging.getLogger(__name__)
 
 
 def install(model: nn.Module) -> None:
-    """Let ``model`` take block masks beside what it took before: without one, nothing changes."""
+    """Let ``model`` take block masks beside what it took before: without one, nothing changes.
+
+    Only where its attention is torch's scaled dot product: others do more than FlexAttention is
+    told here.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
+
+    config: Any = model.config
+    plain = config._attn_implementation == "sdpa"
+    if plain and getattr(model, "_supports_attention_backend", False):
+        AttentionInterface.register(_NAME, _attend)
+        AttentionMaskInterface.register(_NAME, _mask)
+        model.set_attn_implementation(_NAME)  # type: ignore[operator]
+
+
+def _mask(
+    batch_size: int, q_length: int, kv_length: int, *, mask_function: Any,
+    attention_mask: Tensor | None = None, allow_is_causal_skip: bool = True,
+    device: torch.device | str = "cpu", **more: Any,
+) -> Any:  # fmt: skip
+    """What Transformers calls for the mask of each kind of layer: blocks for rows of several
+    documents, which it finds by their position ids, and else what it would make itself."""
     from transformers.masking_utils import sdpa_mask
 
-    if getattr(model, "_supports_attention_backend", False):
-        AttentionInterface.register(_NAME, _attend)
-        AttentionMaskInterface.register(_NAME, sdpa_mask)
-        model.set_attn_implementation(_NAME)  # type: ignore[operator]
+    several = attention_mask is None and not allow_is_causal_skip
+    if several and q_length == kv_length and flex_works(torch.device(device)):
+        return _blocks(mask_function, batch_size, q_length, device)
+    return sdpa_mask(
+        batch_size=batch_size, q_length=q_length, kv_length=kv_length, mask_function=mask_function,
+        attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, device=device,
+        **more,
+    )  # fmt: skip
 
 
 def _attend(
@@ -37,6 +67,11 @@ def _attend(
     """[B, H, T, D] to [B, T, H, D]: what Transformers calls in each layer."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if isinstance(attention_mask, BlockMask) and more.get("position_bias") is not None:
+        rows, length = query.shape[0], query.shape[2]
+        attention_mask = create_mask(
+            attention_mask.mask_mod, rows, None, length, length, str(query.device)
+        )
     if not isinstance(attention_mask, BlockMask):
         dense: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **more
@@ -61,8 +96,8 @@ def _flex(device: str) -> Any:
 
 def segment_mask(model: nn.Module, segments: Tensor) -> Tensor | BlockMask:
     """For ``model`` and segments int64 [B, T]: blocks where it takes them and they work here."""
-    plain: Any = getattr(model, "module", model)  # an engine wraps what it trains
-    if plain.config._attn_implementation == _NAME and flex_works(segments.device):
+    config: Any = model.config
+    if config._attn_implementation == _NAME and flex_works(segments.device):
         return block_mask(segments)
     return dense_mask(segments, next(model.parameters()).dtype)
 
@@ -83,7 +118,14 @@ def block_mask(segments: Tensor) -> BlockMask:
         return (query >= key) & (segments[row, query] == segments[row, key])
 
     rows, length = segments.shape
-    mask = create_block_mask(may_look, rows, None, length, length, device=segments.device)
+    return _blocks(may_look, rows, length, segments.device)
+
+
+def _blocks(
+    may_look: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], rows: int, length: int,
+    device: torch.device | str,
+) -> BlockMask:  # fmt: skip
+    mask = create_block_mask(may_look, rows, None, length, length, device=str(device))
     # GPT-2 of Transformers asks it, as it would a tensor, whether it has to be expanded.
     mask.ndim = 4  # type: ignore[attr-defined]
     return mask

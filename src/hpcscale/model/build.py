@@ -12,6 +12,10 @@ from hpcscale.atomic import atomic_directory
 from hpcscale.config.model import Shape, is_local
 from hpcscale.errors import CheckpointError
 from hpcscale.model.attention import install
+from hpcscale.model.dropout import switch_off_modules, without_dropout
+from hpcscale.model.probes import check_causal
+from hpcscale.model.unsupported import refuse_unsupported, why_not_loaded
+from hpcscale.model.weights import check_weights
 
 
 def build_model(shape: Shape, vocab_size: int, context: int, eot_id: int) -> nn.Module:
@@ -40,10 +44,10 @@ def build_from_config(values: dict[str, Any]) -> nn.Module:
     """A model of that Hugging Face config, in float32; its weights are there to be replaced."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(**values)
+    config = without_dropout(AutoConfig.for_model(**values))
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa"
+            config, dtype=torch.float32, attn_implementation=_attention(config)
         )
     return _ready(model)
 
@@ -52,49 +56,55 @@ def load_model(source: str | Path, revision: str | None = None) -> nn.Module:
     """A causal language model in float32 from a directory or the hub; safetensors only.
 
     Dropout is switched off: its masks would make the result depend on how sequences are spread
-    over ranks. Raises CheckpointError where the model is missing, broken, or out of reach.
+    over ranks. Raises CheckpointError where the model is missing, broken or out of reach, where
+    a weight of it is not in the checkpoint, and where it is not causal.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     _quiet()
     name = str(Path(source).expanduser()) if is_local(str(source)) else str(source)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(name, revision=revision or "main")
+        refuse_unsupported(name, config)
+        model, report = AutoModelForCausalLM.from_pretrained(
             name,
+            config=without_dropout(config),
             revision=revision or "main",
             dtype=torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation=_attention(config),
             use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, with their names
         )
+    except CheckpointError:
+        raise
     except Exception as error:
-        raise CheckpointError(_why(name, error)) from error
-    return _ready(model)
+        raise CheckpointError(why_not_loaded(name, error)) from error
+    check_weights(name, report)
+    ready = _ready(model)
+    check_causal(name, ready)
+    return ready
+
+
+def _attention(config: Any) -> str:
+    """Torch's scaled dot product attention, where the model has it."""
+    from transformers import AutoModelForCausalLM
+
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    return "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
 
 
 def _quiet() -> None:
-    """A bar for each of a thousand loads would fill the logs."""
+    """A bar for each of a thousand loads would fill the logs, and what the library reports of
+    weights is raised as an error here."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-
-
-def _why(name: str, error: Exception) -> str:
-    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    if Path(name).is_dir():
-        return (
-            f"{name} holds no model that can be read ({reason}); it needs config.json and "
-            "*.safetensors in Hugging Face format"
-        )
-    return (
-        f"the model `{name}` cannot be loaded from the hub ({reason}); check the name, run "
-        "`hpcscale data prepare` on a node with a network, or give a local directory"
-    )
+    logging.set_verbosity_error()
 
 
 def _ready(model: Any) -> nn.Module:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    switch_off_modules(model)
     model.config.use_cache = False
     if torch.cuda.is_available():
         install(model)

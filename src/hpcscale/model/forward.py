@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hpcscale.model.attention import segment_mask
+from hpcscale.model.isolation import isolating_inputs
 
 IGNORED = -100
 
@@ -23,13 +23,14 @@ def token_nll(
     """Nats of each target given its row so far: float32 [B, T], 0 where the target is -100.
 
     inputs, targets: int64 [B, T]. With ``segments`` (int64 [B, T]) a token attends only within
-    its segment, at ``positions`` that restart there; without, to all of its row before it.
+    its segment, at ``positions`` that restart there; without, to all of its row before it. Raises
+    ConfigError where the model cannot keep segments apart.
     """
     extra: dict[str, Any] = {}
     if positions is not None:
         extra["position_ids"] = positions
     if segments is not None:
-        extra["attention_mask"] = segment_mask(model, segments)
+        extra |= isolating_inputs(model, segments)
     logits = model(input_ids=inputs, use_cache=False, **extra).logits
     flat = functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"

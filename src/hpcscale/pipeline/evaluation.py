@@ -63,7 +63,6 @@ def evaluate_models(
     os.environ.update(rank_environment(dict(os.environ)))
     from hpcscale.data.store import TokenStore
     from hpcscale.evaluate.loss import evaluate
-    from hpcscale.evaluate.vocabulary import check_vocabulary
     from hpcscale.model.build import load_model
     from hpcscale.train.distributed import Ranks
 
@@ -72,8 +71,6 @@ def evaluate_models(
     ranks = Ranks.from_environment()
     for name, path in paths.items():
         model = load_model(path).to(ranks.device)
-        config: Any = model.config
-        check_vocabulary(name, int(config.vocab_size), store)
         results[name] = asdict(
             evaluate(
                 model,

@@ -16,8 +16,11 @@ from hpcscale.atomic import write_json
 from hpcscale.config.train import TrainConfig
 from hpcscale.data.packing import PackedStream
 from hpcscale.errors import Preempted
+from hpcscale.model.dropout import check_repeatable
 from hpcscale.model.flops import model_flops_per_token
 from hpcscale.model.forward import token_nll
+from hpcscale.model.isolation import check_isolation
+from hpcscale.model.limits import check_reads
 from hpcscale.train.batching import BatchPlan, check_batch
 from hpcscale.train.checkpoint import Checkpoints, Origin, Position
 from hpcscale.train.distributed import Ranks, peak_memory
@@ -106,6 +109,7 @@ def train(
     """
     torch.manual_seed(seed)
     length = stream.sequence_length
+    check_trainable(model, stream)
     check_batch(config.global_batch, length, ranks.world_size, config.micro_batch)
     rows = config.global_batch // length
     n_rows = stream.n_rows if steps is None else min(steps * rows, stream.n_rows)
@@ -163,6 +167,15 @@ def train(
         guard.counts.overflow,
         weights,
     )
+
+
+def check_trainable(model: nn.Module, stream: PackedStream) -> None:
+    """Raises HpcscaleError where training would depend on how rows are spread over ranks, or
+    ``model`` cannot read the rows of ``stream`` as they are packed."""
+    check_reads(model, stream.store, stream.sequence_length)
+    check_repeatable(model)
+    if stream.packing == "isolate":
+        check_isolation(model)
 
 
 def _recorder(

@@ -121,18 +121,6 @@ def test_without_segments_nothing_changes_and_nothing_is_saved(tmp_path: Path) -
     assert torch.equal(token_nll(load_model(tmp_path / "model"), inputs, inputs), before)
 
 
-def test_an_engine_s_wrapper_is_seen_through(flex: None) -> None:
-    class Wrapper(torch.nn.Module):
-        def __init__(self, module: torch.nn.Module) -> None:
-            super().__init__()
-            self.module = module
-
-    model = gpt2(0)
-    attention.install(model)
-    mask = attention.segment_mask(Wrapper(model), torch.zeros((1, 16), dtype=torch.int64))
-    assert isinstance(mask, BlockMask)
-
-
 def test_cpus_keep_the_dense_mask() -> None:
     assert not attention.flex_works(torch.device("cpu"))
     model = gpt2(0)

@@ -10,8 +10,8 @@ import pytest
 from hpcscale.data.store import TokenStore
 from hpcscale.data.writer import StoreWriter
 from hpcscale.errors import CheckpointError
-from hpcscale.evaluate import vocabulary
-from hpcscale.evaluate.vocabulary import check_vocabulary
+from hpcscale.model import limits
+from hpcscale.model.limits import check_vocabulary
 
 
 def store(out: Path, tokens: list[list[int]], size: int, eot: int) -> TokenStore:
@@ -32,7 +32,7 @@ def test_padding_past_the_embeddings_does_not_matter_where_no_text_has_it(tmp_pa
 def test_a_token_past_the_embeddings_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vocabulary, "_CHUNK", 2)
+    monkeypatch.setattr(limits, "_CHUNK", 2)
     made = store(tmp_path / "store", [[3, 99, 0], [7, 100, 0]], size=101, eot=0)
     with pytest.raises(CheckpointError, match=r"cell has 100 embeddings.* token 100; .*resize"):
         check_vocabulary("cell", 100, made)

@@ -1,0 +1,72 @@
+"""Dropout switched off: its masks would make a result depend on how rows are spread over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from hpcscale.errors import CheckpointError
+from hpcscale.model.sample import sample_rows
+
+#: Parts of the names of settings that make a training pass random: dropout, resid_pdrop,
+#: layerdrop, drop_path_rate, router_jitter_noise.
+_RANDOM = ("drop", "jitter")
+
+
+def without_dropout(config: Any) -> Any:
+    """``config`` with every probability of dropout at 0, those of its sub-configs included.
+
+    Models read these when they are built, so that a functional dropout is off as well as a module.
+    """
+    for part in _parts(config):
+        for name, value in vars(part).items():
+            if isinstance(value, float) and any(word in name for word in _RANDOM):
+                setattr(part, name, 0.0)
+    return config
+
+
+def _parts(config: Any) -> Iterator[Any]:
+    from transformers import PretrainedConfig
+
+    yield config
+    for value in vars(config).values():
+        if isinstance(value, PretrainedConfig):
+            yield from _parts(value)
+
+
+def switch_off_modules(model: nn.Module) -> None:
+    """For dropout that a model makes without a setting of its config."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+@torch.no_grad()
+def training_noise(model: nn.Module) -> float:
+    """The largest difference between the logits of two training passes over the same tokens,
+    relative to the largest logit; 0 where nothing in a training pass is random."""
+    rows, training = sample_rows(model), model.training
+    model.train()
+    passes = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            passes.append(model(input_ids=rows, use_cache=False).logits.float())
+    model.train(training)
+    first, second = passes
+    return float((first - second).abs().max() / first.abs().max())
+
+
+def check_repeatable(model: nn.Module) -> None:
+    """Raises CheckpointError where two training passes differ."""
+    noise = training_noise(model)
+    if not noise <= 1e-6:
+        raise CheckpointError(
+            f"the model ({model.config.model_type}) computes something random in training that "  # type: ignore[union-attr]
+            f"its config does not switch off (two passes over the same tokens differ by "
+            f"{noise:.1e} of the largest logit), so that the result would depend on the number of "
+            "ranks and the micro-batch; train another model"
+        )
