@@ -21,7 +21,7 @@ from hpcscale.train.loop import train
 #: With dropout of 0.1, and what else makes a pass random in these.
 RANDOM: dict[str, dict[str, Any]] = {
     "gpt2": {}, "llama": {}, "bert": {}, "opt": {"layerdrop": 0.5}, "bart": {}, "xglm": {},
-    "biogpt": {}, "falcon": {}, "mpt": {}, "gpt_neox": {}, "phimoe": {"router_jitter_noise": 0.1},
+    "biogpt": {}, "falcon": {}, "gpt_neox": {}, "phimoe": {"router_jitter_noise": 0.1},
     "trocr": {"decoder_layerdrop": 0.5},
 }  # fmt: skip
 
