@@ -114,6 +114,18 @@ def tiny_model(config: Any, seed: int = 0) -> torch.nn.Module:
     return model  # type: ignore[no-any-return]
 
 
+def save(folder: Path, kind: str = "gpt2", tokens: int = VOCABULARY, **config: Any) -> Path:
+    """A tiny model with a tokenizer that knows ``tokens`` tokens, the last its end of text."""
+    from hpcscale.data.tokenizer import train_tokenizer
+
+    words = ["of", "and", "the", "ship", "water", "wind", "turns", "shore"]
+    texts = [f"{a}{b}{c} " for a in words for b in words for c in words]
+    train_tokenizer(texts, tokens, folder)
+    given = {"eos_token_id": VOCABULARY - 1} | config
+    tiny_model(tiny_config(kind, **given)).save_pretrained(folder)  # type: ignore[operator]
+    return folder
+
+
 def make_store(folder: Path) -> Any:
     """Twelve documents, short and longer than a row, of random tokens."""
     from hpcscale.data.store import TokenStore

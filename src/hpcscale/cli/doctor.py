@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from hpcscale.pipeline.numerics import Finding
+    from collections.abc import Iterable
+
+    from hpcscale.data.packing import Packing
+    from hpcscale.pipeline.finding import Finding
 
 
 @click.group("doctor")
@@ -25,22 +28,51 @@ def numerics(ctx: click.Context, model: str | None) -> None:
 
     Takes under a minute with the tiny model. Ends with exit code 1 where a bound is broken.
     """
-    import warnings
-
     from hpcscale.pipeline.numerics import examine
 
+    ctx.exit(_print(examine(model)))
+
+
+@command.command("model")
+@click.argument("source", metavar="DIR|HUB_ID")
+@click.option("--revision", metavar="COMMIT|BRANCH", help="Of a hub id.")
+@click.option(
+    "--sequence-length",
+    type=click.IntRange(2),
+    help="Default: what the model's config allows, 1024 at most.",
+)
+@click.option(
+    "--packing",
+    type=click.Choice(["concat", "isolate"]),
+    help="With isolate, a model that cannot keep documents apart fails.",
+)
+@click.pass_context
+def model(
+    ctx: click.Context,
+    source: str,
+    revision: str | None,
+    sequence_length: int | None,
+    packing: Packing | None,
+) -> None:
+    """Load a model and its tokenizer and try them on a few tokens, before a sweep does.
+
+    Ends with exit code 1 where a sweep of this model would be wrong or would stop.
+    """
+    from hpcscale.pipeline.model_doctor import examine_source
+
+    ctx.exit(_print(examine_source(source, revision, sequence_length, packing)))
+
+
+def _print(findings: Iterable[Finding]) -> int:
+    """A line each as they are made; the exit code."""
+    import warnings
+
     warnings.simplefilter("ignore")  # of libraries about each other
-    broken = 0
-    for finding in examine(model):
-        click.echo(_line(finding))
+    failed = 0
+    for finding in findings:
+        click.echo(finding.line())
         if finding.passed is False:
-            broken += 1
             click.echo(f"      {finding.remedy}")
-    click.echo(f"{broken} of the checks failed" if broken else "all is well")
-    ctx.exit(1 if broken else 0)
-
-
-def _line(finding: Finding) -> str:
-    word = {True: "ok", False: "FAIL", None: "skip"}[finding.passed]
-    bound = f"  (bound: {finding.bound})" if finding.bound else ""
-    return f"{word:<5} {finding.name:<18} {finding.measured}{bound}"
+        failed += finding.failed
+    click.echo(f"{failed} of the checks failed" if failed else "all is well")
+    return 1 if failed else 0

@@ -12,7 +12,7 @@ from hpcscale.atomic import atomic_directory
 from hpcscale.config.model import Shape, is_local
 from hpcscale.errors import CheckpointError
 from hpcscale.model.attention import install
-from hpcscale.model.dropout import switch_off_modules, without_dropout
+from hpcscale.model.dropout import switch_off_noise, without_dropout
 from hpcscale.model.probes import check_causal
 from hpcscale.model.unsupported import refuse_unsupported, why_not_loaded
 from hpcscale.model.weights import check_weights
@@ -104,7 +104,7 @@ def _quiet() -> None:
 
 
 def _ready(model: Any) -> nn.Module:
-    switch_off_modules(model)
+    switch_off_noise(model)
     model.config.use_cache = False
     if torch.cuda.is_available():
         install(model)

@@ -9,11 +9,8 @@ import torch
 from torch import nn
 
 from hpcscale.errors import CheckpointError
+from hpcscale.model.probes import logits_of
 from hpcscale.model.sample import sample_rows
-
-#: Parts of the names of settings that make a training pass random: dropout, resid_pdrop,
-#: layerdrop, drop_path_rate, router_jitter_noise.
-_RANDOM = ("drop", "jitter")
 
 
 def without_dropout(config: Any) -> Any:
@@ -23,7 +20,8 @@ def without_dropout(config: Any) -> Any:
     """
     for part in _parts(config):
         for name, value in vars(part).items():
-            if isinstance(value, float) and any(word in name for word in _RANDOM):
+            # dropout, resid_pdrop, layerdrop, drop_path_rate
+            if isinstance(value, float) and "drop" in name:
                 setattr(part, name, 0.0)
     return config
 
@@ -37,11 +35,26 @@ def _parts(config: Any) -> Iterator[Any]:
             yield from _parts(value)
 
 
-def switch_off_modules(model: nn.Module) -> None:
-    """For dropout that a model makes without a setting of its config."""
+def switch_off_noise(model: nn.Module) -> None:
+    """Dropout that a model makes without a setting of its config, and the jitter of routers.
+
+    Some models read their jitter as a threshold too, in evaluation: there it stays.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+    jitter = [(module, name, value) for module in model.modules()
+              for name, value in vars(module).items()
+              if "jitter" in name and isinstance(value, float) and value]  # fmt: skip
+    if not jitter:
+        return
+    rows = sample_rows(model)
+    before = logits_of(model, rows)
+    for module, name, _ in jitter:
+        setattr(module, name, 0.0)
+    if not torch.equal(logits_of(model, rows), before):
+        for module, name, value in jitter:
+            setattr(module, name, value)
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from hpcscale.config.train import TrainConfig
 from hpcscale.model.build import load_model, save_model
 from hpcscale.model.forward import token_nll
+from hpcscale.pipeline.finding import Finding
 from hpcscale.pipeline.subject import LENGTH, ROWS, Curve, Subject
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import EngineSetup, make_engine
@@ -27,17 +27,6 @@ from hpcscale.train.feed import batch_tensors
 ROUNDING = 1e-5
 #: Nats of one token, of two forward passes that differ in rounding alone.
 TOKEN = 1e-4
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line. ``passed`` None: it cannot be looked at here, and ``measured`` says why."""
-
-    name: str
-    passed: bool | None
-    measured: str
-    bound: str = ""
-    remedy: str = ""
 
 
 def examine(source: str | None = None) -> Iterator[Finding]:

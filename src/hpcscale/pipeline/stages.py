@@ -62,7 +62,9 @@ class Pipeline:
         self.tracin = TracinTasks(self, any(r.params.get("way") == "capture" for r in requests))
         self.trunks = Trunks(self)
         evaluations = [
-            self.evaluation("base/evaluation", self.base, {"cell": None}),
+            self.evaluation(
+                "base/evaluation", self.base, {"cell": None, "tokenizer": self.tokenizer.id}
+            ),
             *(self._cell(cell, methods[cell.method]) for cell in self.config.cells()),
         ]
         return Graph([*self.data_targets(), *self.tracin.gradients_kept, *evaluations])

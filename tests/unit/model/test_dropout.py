@@ -15,13 +15,14 @@ from hpcscale.data.packing import PackedStream
 from hpcscale.errors import CheckpointError
 from hpcscale.model.build import load_model
 from hpcscale.model.dropout import check_repeatable, training_noise
+from hpcscale.model.probes import logits_of
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.loop import train
 
 #: With dropout of 0.1, and what else makes a pass random in these.
 RANDOM: dict[str, dict[str, Any]] = {
     "gpt2": {}, "llama": {}, "bert": {}, "opt": {"layerdrop": 0.5}, "bart": {}, "xglm": {},
-    "biogpt": {}, "falcon": {}, "gpt_neox": {}, "phimoe": {"router_jitter_noise": 0.1},
+    "biogpt": {}, "falcon": {}, "gpt_neox": {}, "mixtral": {"router_jitter_noise": 0.1},
     "trocr": {"decoder_layerdrop": 0.5},
 }  # fmt: skip
 
@@ -80,6 +81,16 @@ def test_a_model_that_stays_random_is_not_trained(tmp_path: Path) -> None:
             model, stream, TrainConfig(global_batch=4 * LENGTH), engine="torch", precision="fp32",
             seed=0, ranks=Ranks(), out=tmp_path, key="key",
         )  # fmt: skip
+
+
+def test_jitter_that_decides_in_evaluation_too_stays_and_is_not_trained(tmp_path: Path) -> None:
+    plain: Any = tiny_model(tiny_config("phimoe", router_jitter_noise=0.1))
+    plain.save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    rows = torch.arange(8, 40)[None]
+    assert torch.equal(logits_of(model, rows), logits_of(plain, rows))
+    with pytest.raises(CheckpointError, match="something random in training"):
+        check_repeatable(model)
 
 
 def test_the_probe_leaves_the_mode_and_the_random_numbers_as_they_were() -> None:

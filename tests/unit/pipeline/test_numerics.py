@@ -11,19 +11,21 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from transformers import masking_utils
 
 from hpcscale.cli.main import cli
 from hpcscale.config.model import Shape
 from hpcscale.data.tokenizer import train_tokenizer
-from hpcscale.model import attention
+from hpcscale.model import isolation
 from hpcscale.model.build import build_model, load_model, save_model
 from hpcscale.pipeline import numerics
+from hpcscale.pipeline.finding import Finding
 from hpcscale.pipeline.subject import Curve, Subject
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine_torch import TorchEngine
 
 Patch = pytest.MonkeyPatch
-Check = Callable[[Subject, Curve], numerics.Finding]
+Check = Callable[[Subject, Curve], Finding]
 
 
 def test_a_healthy_machine_passes_every_check() -> None:
@@ -84,8 +86,9 @@ def forget(patch: Patch) -> None:
 
 
 def see_through(patch: Patch) -> None:
-    whole = attention.dense_mask
-    patch.setattr(attention, "dense_mask", lambda segments, dtype: whole(segments * 0, dtype))
+    """As layers that do not look at position ids, of a model whose layers did when it was tried."""
+    patch.setattr(isolation, "way_to_isolate", lambda model: "positions")
+    patch.setattr(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
 
 
 def misscale(patch: Patch) -> None:
@@ -120,8 +123,8 @@ def test_each_fault_is_found(
 
 
 def test_what_fails_is_said_with_a_remedy_and_the_exit_code(monkeypatch: Patch) -> None:
-    found = [numerics.Finding("one", True, "1", "2"),
-             numerics.Finding("other", False, "3", "2", "mend it")]  # fmt: skip
+    found = [Finding("one", True, "1", "2"),
+             Finding("other", False, "3", "2", "mend it")]  # fmt: skip
     monkeypatch.setattr(numerics, "examine", lambda model: iter(found))
     result = CliRunner().invoke(cli, ["doctor", "numerics"])
     assert result.exit_code == 1

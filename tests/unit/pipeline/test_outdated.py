@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpcscale.atomic import write_done
-from hpcscale.errors import DataError
+from hpcscale.errors import ConfigError, DataError
 from hpcscale.pipeline.checks import check
 from hpcscale.pipeline.outdated import refuse_outdated
 from hpcscale.pipeline.sweep import Sweep, open_sweep
@@ -37,7 +37,8 @@ def finish(sweep: Sweep, role: str, broken: list[dict[str, str]]) -> Path:
     task = sweep.pipeline.stores[role]  # type: ignore[index]
     store = sweep.run_dir / task.id / "store"
     store.mkdir(parents=True)
-    manifest: dict[str, Any] = {"read": {"broken": len(broken), "first_broken": broken}}
+    read = {"broken": len(broken), "first_broken": broken}
+    manifest: dict[str, Any] = {"read": read, "eot_id": 0}
     (store / "manifest.json").write_text(json.dumps(manifest))
     write_done(store.parent, task.key, ["store/manifest.json"])
     return store
@@ -60,3 +61,62 @@ def test_a_store_of_other_settings_does_not_matter(sweep: Sweep) -> None:
     store = finish(sweep, "pool", [CUT])
     write_done(store.parent, "another key", ["store/manifest.json"])
     refuse_outdated(sweep)
+
+
+def of_model(tmp_path: Path, config: dict[str, Any], *overrides: str, **facts: Any) -> Sweep:
+    """A sweep whose base model is fetched and whose tasks are all done, but for the stores."""
+    texts = tmp_path / "docs.jsonl"
+    texts.write_text('{"text": "some words"}\n')
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(config))
+    file = tmp_path / "tiny.yaml"
+    file.write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
+    sweep = open_sweep(file, (f"model={model}", *overrides), "local")
+    for task in sweep.graph:
+        if task.kind != "store":
+            folder = sweep.run_dir / task.id
+            (folder / "model").mkdir(parents=True)
+            (folder / "model" / "config.json").write_text(json.dumps(config))
+            write_done(folder, task.key, ["model/config.json"], **facts)
+    return sweep
+
+
+ISOLATE = "data.packing=isolate"
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "message"),
+    [
+        ({"model_type": "opt", "dropout": 0.1}, (), r"cells/.*`opt` with its dropout on"),
+        ({"model_type": "mistral", "sliding_window": 16}, (ISOLATE,), "sliding_window of 16"),
+        ({"model_type": "granite", "logits_scaling": 8.0}, (), r"scores/.*by other logits"),
+        ({"model_type": "roformer"}, (), "scores/.*by other logits"),
+    ],
+    ids=["dropout", "window", "scale", "head"],
+)
+def test_results_that_an_earlier_version_got_wrong_are_refused(
+    tmp_path: Path, config: dict[str, Any], overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        refuse_outdated(of_model(tmp_path, config, *overrides))
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        ({"model_type": "gpt2", "attn_pdrop": 0.1, "resid_pdrop": 0.1}, (ISOLATE,)),
+        ({"model_type": "llama", "attention_dropout": 0.0, "sliding_window": None}, (ISOLATE,)),
+        ({"model_type": "mistral", "sliding_window": 16}, ()),
+        ({"model_type": "mistral", "sliding_window": 4096}, (ISOLATE,)),
+        ({"model_type": "qwen2", "sliding_window": 16, "use_sliding_window": False}, (ISOLATE,)),
+    ],
+)
+def test_results_that_are_right_go_on(
+    tmp_path: Path, config: dict[str, Any], overrides: tuple[str, ...]
+) -> None:
+    refuse_outdated(of_model(tmp_path, config, *overrides))
+
+
+def test_a_model_that_was_probed_goes_on(tmp_path: Path) -> None:
+    refuse_outdated(of_model(tmp_path, {"model_type": "opt", "dropout": 0.1}, probed=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcscale.pipeline.context import Context, StepResult
 
 MODEL = "model"
+PROBED = "probed"
 
 
 def run(context: Context) -> StepResult:
@@ -15,4 +16,6 @@ def run(context: Context) -> StepResult:
     out = context.directory / MODEL
     save_model(model, out)
     parameters = sum(p.numel() for p in model.parameters())
-    return StepResult([f"{MODEL}/{f.name}" for f in out.iterdir()], {"parameters": parameters})
+    # Earlier versions, whose copies lack the fact, loaded models that are refused now.
+    facts = {"parameters": parameters, PROBED: True}
+    return StepResult([f"{MODEL}/{f.name}" for f in out.iterdir()], facts)
