@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hpcscale.config.model import is_local
 from hpcscale.errors import CheckpointError
 
 _CONVERT = (
@@ -40,6 +41,8 @@ def why_not_loaded(name: str, error: Exception) -> str:
     """One sentence on a model that Transformers did not load, and the way out."""
     reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     folder = Path(name)
+    if is_local(name) and not folder.is_dir():
+        return f"there is no directory {name}; give a directory with a model, or a hub id as gpt2"
     if not folder.is_dir():
         return (
             f"the model `{name}` cannot be loaded from the hub ({reason}); check the name, run "

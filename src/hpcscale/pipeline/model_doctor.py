@@ -61,7 +61,7 @@ def examine_source(
     try:
         model = load()
     except HpcscaleError as error:
-        yield Finding("weights", False, "the model cannot be used", remedy=str(error))
+        yield Finding("loading", False, "the model cannot be used", remedy=str(error))
         return
     limit = position_limit(text_config(model)) or _USUAL_LENGTH
     length = sequence_length or min(limit, _USUAL_LENGTH)

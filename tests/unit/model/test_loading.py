@@ -171,6 +171,11 @@ def test_what_cannot_be_loaded_is_told_apart(
         load_model(tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no directory \S+nowhere; give"):
+        load_model(tmp_path / "nowhere")
+
+
 def test_sixteen_bit_weights_are_widened(tmp_path: Path) -> None:
     save(tmp_path)
     edit(tmp_path, lambda weights: {k: v.half() for k, v in weights.items()})
