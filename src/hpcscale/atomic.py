@@ -14,9 +14,12 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hpcscale.errors import TaskError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DONE = "done.json"
 _CHUNK = 1 << 22
@@ -91,6 +94,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
+    with atomic_writer(path) as handle:
+        pq.write_table(table, handle)
 
 
 def read_json(path: Path) -> Any:

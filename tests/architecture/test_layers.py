@@ -70,6 +70,13 @@ def test_one_file_imports(package: str) -> None:
     assert importers == [ONE_IMPORTER[package]]
 
 
+def test_every_table_is_written_by_the_function_that_flushes_it() -> None:
+    writers = [path.relative_to(SOURCE).as_posix() for path in FILES
+               if "write_table(" in path.read_text(encoding="utf-8")]  # fmt: skip
+    # The corpora write rows into a folder that is deleted at once.
+    assert writers == ["atomic.py", "data/corpora.py"]
+
+
 def test_only_the_model_layer_and_the_check_of_token_ids_know_transformers() -> None:
     for path in FILES:
         if any(module.split(".")[0] == "transformers" for module in imports(path)):

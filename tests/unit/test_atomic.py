@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
@@ -16,8 +22,10 @@ from hpcscale.atomic import (
     verify_done,
     write_done,
     write_json,
+    write_parquet,
 )
 from hpcscale.errors import TaskError
+from hpcscale.selection.budget import Selection, write_selection
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -44,6 +52,52 @@ def test_a_failed_directory_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+_SELECTION = Selection(np.array([0]), np.array([5]), np.array([0], np.int16))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_parquet(path, pa.table({"score": [1.0]})),
+        lambda path: write_selection(path, _SELECTION, np.array([7], np.uint64)),
+    ],
+    ids=["scores", "selection"],
+)
+def test_a_table_is_on_disk_before_it_has_its_name(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flushed(handle: int) -> None:
+        calls.append((os.fstat(handle).st_ino, os.fstat(handle).st_size))
+        fsync(handle)
+
+    def renamed(source: Path, target: Path) -> None:
+        calls.append(target)
+        replace(source, target)
+
+    path = tmp_path / "table.parquet"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", flushed)
+        patched.setattr(os, "replace", renamed)
+        write(path)
+    assert calls[:2] == [(path.stat().st_ino, path.stat().st_size), path]
+
+
+def test_a_kill_before_the_rename_leaves_the_old_table(tmp_path: Path) -> None:
+    target = tmp_path / "scores.parquet"
+    write_parquet(target, pa.table({"score": [1.0]}))
+    code = (
+        "import os, sys, pathlib, pyarrow, hpcscale.atomic as atomic\n"
+        "os.replace = lambda *paths: os.kill(os.getpid(), 9)\n"
+        "atomic.write_parquet(pathlib.Path(sys.argv[1]), pyarrow.table({'score': [2.0]}))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, target], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert pq.read_table(target)["score"].to_pylist() == [1.0]
 
 
 def test_others_may_read_weights_as_they_may_the_folder(tmp_path: Path) -> None:

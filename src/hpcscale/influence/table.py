@@ -76,14 +76,6 @@ def score_table(
     return pa.table(columns)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """As parquet, whole or not at all."""
-    import pyarrow.parquet as pq
-
-    with atomic_writer(path) as handle:
-        pq.write_table(table, handle)
-
-
 def read_table(path: Path) -> pa.Table:
     """Scores from parquet. Raises DataError where the file is none."""
     import pyarrow as pa

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpcscale.atomic import read_json, write_json
+from hpcscale.atomic import read_json, write_json, write_parquet
 from hpcscale.config.fingerprint import fingerprint
 from hpcscale.errors import CheckpointError, ConfigError, DataError
 
@@ -167,7 +167,7 @@ def merge(blocks: Sequence[Path], store_path: Path | None, out: Path) -> int:
     Returns the number of documents. Raises DataError where blocks are missing or do not fit.
     """
     from hpcscale.influence.merge import merge_blocks
-    from hpcscale.influence.table import documents_of_rows, score_table, write_table
+    from hpcscale.influence.table import documents_of_rows, score_table
     from hpcscale.influence.units import all_units
 
     made = {path: _made(path, "scores") for path in blocks}
@@ -181,7 +181,7 @@ def merge(blocks: Sequence[Path], store_path: Path | None, out: Path) -> int:
     merged = merge_blocks(grid, etas, first["aggregate"], units.count)
     if of_pool["unit"] == "sequence":
         merged = documents_of_rows(merged, units, store.n_documents)
-    write_table(out, score_table(store, merged, tags))
+    write_parquet(out, score_table(store, merged, tags))
     return int(store.n_documents)
 
 

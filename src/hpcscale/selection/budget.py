@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hpcscale.atomic import write_parquet
 from hpcscale.data.order import document_order
 from hpcscale.errors import DataError
 from hpcscale.selection.method import Positions
@@ -76,12 +77,11 @@ def fill_budget(
 def write_selection(path: Path, selection: Selection, ids: npt.NDArray[np.uint64]) -> None:
     """One row a document: id, tokens, epoch, in training order, as parquet."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     table = pa.table(
         {"id": ids[selection.positions], "tokens": selection.tokens, "epoch": selection.epoch}
     )
-    pq.write_table(table, path)
+    write_parquet(path, table)
 
 
 def read_selection(path: Path) -> tuple[npt.NDArray[np.uint64], int]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from hpcscale.atomic import write_parquet
 from hpcscale.data.store import TokenStore
 from hpcscale.errors import ConfigError, DataError
 from hpcscale.influence.aggregate import group_queries
@@ -22,7 +23,7 @@ from hpcscale.influence.merge import Merged, merge_blocks
 from hpcscale.influence.rows import shard_range
 from hpcscale.influence.sketch import Projection, Sketch
 from hpcscale.influence.store import GradientShard
-from hpcscale.influence.table import documents_of_rows, read_table, score_table, write_table
+from hpcscale.influence.table import documents_of_rows, read_table, score_table
 from hpcscale.influence.units import Units, all_units, row_domains
 from hpcscale.train.distributed import Ranks
 from models import exact_gradients, gpt2, relative
@@ -368,9 +369,9 @@ def test_a_killed_merge_leaves_no_table_and_is_done_again(
     with monkeypatch.context() as patched:
         patched.setattr("pyarrow.parquet.write_table", half)
         with pytest.raises(Killed):
-            write_table(tmp_path / "scores.parquet", table)
+            write_parquet(tmp_path / "scores.parquet", table)
     assert not list(tmp_path.glob("*scores.parquet*"))
-    write_table(tmp_path / "scores.parquet", table)
+    write_parquet(tmp_path / "scores.parquet", table)
     assert read_table(tmp_path / "scores.parquet").equals(table)
 
 
@@ -412,7 +413,7 @@ def test_sequences_are_units_and_go_back_to_documents(
 def test_the_table_says_what_is_what(world: World, tmp_path: Path) -> None:
     merged = by_dump(world, tmp_path, "max", projection=SMALL)
     table = score_table(world.pool, merged, ["step-1", "step-2", "step-3"], world.query)
-    write_table(tmp_path / "scores.parquet", table)
+    write_parquet(tmp_path / "scores.parquet", table)
     again = read_table(tmp_path / "scores.parquet")
     assert again.column_names == [
         "id", "text_hash", "domain", "tokens", "score", "step-1", "step-2", "step-3", "query"

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hpcscale.atomic import atomic_writer
 from hpcscale.errors import ConfigError
 from hpcscale.influence.units import Floats
 from hpcscale.influence.validate.bm25 import bm25
@@ -148,5 +149,6 @@ def lds(
             if trained:
                 trained(done, options.subsets * options.repeats)
     for name, array in (("masks", masks), ("losses", losses)):
-        np.save(out / f"{name}.npy", array)
+        with atomic_writer(out / f"{name}.npy") as handle:
+            np.save(handle, array)
     return LdsResult(scores, masks, losses, unit_losses(setting.load(), queries, device))

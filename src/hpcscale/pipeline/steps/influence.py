@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcscale.atomic import write_parquet
 from hpcscale.pipeline.context import Context, StepResult
 from hpcscale.pipeline.steps.perplexity import SCORES
 
@@ -17,7 +18,7 @@ def run(context: Context) -> StepResult:
 
     from hpcscale.data.store import TokenStore
     from hpcscale.influence.merge import merge_blocks
-    from hpcscale.influence.table import documents_of_rows, score_table, write_table
+    from hpcscale.influence.table import documents_of_rows, score_table
     from hpcscale.pipeline.measuring import snapshots_of
 
     decides = context.decides
@@ -38,7 +39,7 @@ def run(context: Context) -> StepResult:
     if decides["aggregate"] == "max":
         queries = TokenStore.open(context.input("query") / "store")
     table = score_table(store, merged, [snapshot.folder.name for snapshot in snapshots], queries)
-    write_table(context.directory / SCORES, table)
+    write_parquet(context.directory / SCORES, table)
     scores = merged.total[np.isfinite(merged.total)]
     quantiles = np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist() if len(scores) else []
     facts = {"documents": len(merged.total), "scored": len(scores), "quartiles": quantiles}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcscale.atomic import temporary_name
+from hpcscale.atomic import write_parquet
 from hpcscale.errors import TaskError
 from hpcscale.pipeline.context import Context, StepResult
 from hpcscale.pipeline.steps.perplexity import SCORES
@@ -32,8 +32,6 @@ def run(context: Context) -> StepResult:
             f"the score of document {int(store.ids[bad]):016x} is {scores[bad]}; the scoring "
             "model is broken or of too low a precision: try `train.precision: fp32`"
         )
-    path = context.directory / SCORES
-    pq.write_table(table, temporary_name(path))
-    temporary_name(path).replace(path)
+    write_parquet(context.directory / SCORES, table)
     quantiles = np.quantile(scores, [0, 0.25, 0.5, 0.75, 1]).tolist()
     return StepResult([SCORES], {"documents": table.num_rows, "quartiles": quantiles})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcscale.atomic import temporary_name
+from hpcscale.atomic import write_parquet
 from hpcscale.pipeline.context import Context, StepResult
 
 SCORES = "scores.parquet"
@@ -16,7 +16,6 @@ def shard_range(index: int, count: int, documents: int) -> tuple[int, int]:
 def run(context: Context) -> StepResult:
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from hpcscale.data.store import TokenStore
     from hpcscale.evaluate.loss import document_nll
@@ -53,8 +52,6 @@ def run(context: Context) -> StepResult:
                 "domain": [store.domain_names[code] for code in store.domains[first:last]],
             }
         )
-        path = context.directory / SCORES
-        pq.write_table(table, temporary_name(path))
-        temporary_name(path).replace(path)
+        write_parquet(context.directory / SCORES, table)
     facts = {"documents": last - first, "device": ranks.device.type}
     return StepResult([SCORES], facts)

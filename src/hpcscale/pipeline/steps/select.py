@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcscale.atomic import temporary_name, write_json
+from hpcscale.atomic import write_json
 from hpcscale.config.sweep import MethodConfig
 from hpcscale.pipeline.context import Context, StepResult
 
@@ -34,9 +34,7 @@ def run(context: Context) -> StepResult:
     selection = fill_budget(
         kept, store.ids, store.lengths, budget, seed, epochs, f"cell {params['cell']}"
     )
-    path = context.directory / SELECTION
-    write_selection(temporary_name(path), selection, store.ids)
-    temporary_name(path).replace(path)
+    write_selection(context.directory / SELECTION, selection, store.ids)
     summary = {
         "selected_tokens": selection.n_tokens,
         "unique_tokens": selection.unique_tokens,
