@@ -1,77 +1,163 @@
-"""Floating-point operations of a GPT-2-like model, and of GPUs."""
+"""Floating-point operations that a token costs a model, from the shapes of its weights. No torch.
+
+Forward and backward take 6 N + 12 L d T a token (Chowdhery et al. 2022, "PaLM", appendix B):
+
+N: weights of the matrix products (and convolutions) that each token meets: blocks and head.
+   Look-ups of embeddings, norms and biases are not among them; of experts, those that a token is
+   routed to are.
+L d: heads times their width, added up over the layers that have attention. Where values have
+   another width than keys, d is the mean of both.
+T: the sequence length. Neither causality nor a sliding window is taken off.
+"""
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: What configs call the same number.
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "decoder_layers", "num_layers")
+_WIDTH = ("hidden_size", "n_embd", "d_model", "dim_model")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads")
+_HEAD_WIDTH = ("attention_head_dim", "head_dim", "dim_head", "d_kv")
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_ROUTED = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+#: Of the heads that choose what sparse attention looks at: their number and width.
+_INDEX = ("index_n_heads", "index_head_dim")
+_KINDS = ("layer_types", "layers_block_type", "block_types")
+
+_ONE_EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
+_EXPERTS_AT_ONCE = re.compile(r"(^|\.)experts\.|\.weight$")
+_ATTENTION = re.compile(r"attn|attention|(^|\.)q_proj\.")
+#: Attention to another text, which a language model alone does not have.
+_CROSS = re.compile(r"encoder_attn|cross_?attn|cross_?attention", re.IGNORECASE)
+_FIRST_NUMBER = re.compile(r"\.(\d+)\.")
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
-def matmul_parameters(config: Any) -> int:
-    """Weights that each token is multiplied with: blocks and head, not the embedding look-ups."""
-    width, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    inner = int(getattr(config, "n_inner", None) or 4 * width)
-    return layers * (4 * width**2 + 2 * width * inner) + width * int(config.vocab_size)
+def model_flops_per_token(model: nn.Module, sequence_length: int) -> float | None:
+    """Forward and backward FLOPs a token; None where the weights do not tell.
 
-
-def model_flops_per_token(config: Any, sequence_length: int) -> float:
-    """Forward and backward FLOPs a token: 6 N + 12 L d T.
-
-    N are the matmul parameters, L layers, d width, T sequence length; the second term is attention
-    (Chowdhery et al. 2022, "PaLM", appendix B). Causality, which halves it, is not taken off.
+    ``model`` holds its whole weights: an engine may have taken them apart later.
     """
-    attention = 12 * int(config.num_hidden_layers) * int(config.hidden_size) * sequence_length
-    return 6.0 * matmul_parameters(config) + attention
+    attention = attention_width(dict(_used_weights(model)), _config_of(model))
+    return flops_per_token(matmul_parameters(model), attention, sequence_length)
 
 
-class Peak(NamedTuple):
-    """10^12 FLOP/s of one device: matrix units without sparsity, sums in fp32; fp32 without TF32.
-
-    None: there is no such unit.
-    """
-
-    fp16: float | None
-    bf16: float | None
-    fp32: float
+def matmul_parameters(model: nn.Module) -> int | None:
+    """N; None where it is not known how many of its experts a token meets, or what a weight is."""
+    return weights_met(dict(_used_weights(model)), _config_of(model))
 
 
-#: The whole of a device's name, since a part of a GPU (MIG), a laptop's or another form factor has
-#: another peak. From the vendors' data sheets.
-_PEAKS = {
-    r"V100-(SXM2|SXM3)-\d+GB": Peak(125, None, 15.7),
-    r"V100-PCIE-\d+GB": Peak(112, None, 14),
-    r"T4": Peak(65, None, 8.1),
-    r"A10": Peak(125, 125, 31.2),
-    r"A30": Peak(165, 165, 10.3),
-    r"A40": Peak(149.7, 149.7, 37.4),
-    r"RTX A6000": Peak(154.8, 154.8, 38.7),
-    r"A[18]00-(SXM4|PCIE)-\d+GB|A[18]00 80GB PCIe": Peak(312, 312, 19.5),
-    r"L4": Peak(121, 121, 30.3),
-    r"L40": Peak(181.05, 181.05, 90.5),
-    r"L40S": Peak(362.05, 362.05, 91.6),
-    r"RTX 6000 Ada Generation": Peak(364.2, 364.2, 91.1),
-    r"GeForce RTX 3090": Peak(71, 71, 35.6),
-    r"GeForce RTX 4090": Peak(165.2, 165.2, 82.6),
-    r"GeForce RTX 5090": Peak(209.5, 209.5, 104.8),
-    r"H100 PCIe": Peak(756, 756, 51),
-    r"H100 NVL": Peak(835, 835, 60),
-    r"H100 80GB HBM3|H800|H200|GH200 \d+GB": Peak(989.4, 989.4, 66.9),
-    r"H200 NVL": Peak(836, 836, 60),
-    r"H20": Peak(148, 148, 44),
-    r"B200": Peak(2250, 2250, 75),
-    r"GB200": Peak(2500, 2500, 80),
-    r"MI250X": Peak(191.5, 191.5, 47.9),  # a rank has one of its two dies
-    r"MI300X|MI325X": Peak(1307.4, 1307.4, 163.4),
-}
+def flops_per_token(
+    matmul: int | None, attention: int | None, sequence_length: int
+) -> float | None:
+    """``matmul`` and ``attention`` as ``weights_met`` and ``attention_width`` give them."""
+    if matmul is None or attention is None:
+        return None
+    return 6.0 * matmul + 6 * attention * sequence_length
 
 
-def peak_flops(device_name: str, precision: str) -> float | None:
-    """FLOP/s of one GPU by the name that its driver gives; None where it is not in the table.
+def weights_met(shapes: Shapes, config: Mapping[str, Any]) -> int | None:
+    """N of ``shapes`` by name, without embeddings and with the head, even where it is tied."""
+    total = 0
+    for name, shape in shapes.items():
+        met = _met(name, shape, config)
+        if met is None:
+            return None
+        total += met
+    return total
 
-    precision: fp16, bf16 or fp32.
-    """
-    model = re.sub(r"^((NVIDIA|Tesla|Quadro|AMD|Instinct) )+", "", device_name)
-    for pattern, peak in _PEAKS.items():
-        if re.fullmatch(pattern, model):
-            found: float | None = getattr(peak, precision)
-            return None if found is None else found * 1e12
-    return None
+
+def _met(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> int | None:
+    """The numbers of one weight that a token is multiplied with."""
+    size = math.prod(shape)
+    if len(shape) == 2 and name.endswith(".weight"):
+        return _routed(size, config) if _ONE_EXPERT.search(name) else size
+    if len(shape) != 3:
+        return 0
+    if "conv" in name:
+        return size
+    of_experts = shape[0] == first(config, _EXPERTS) and _EXPERTS_AT_ONCE.search(name)
+    return _routed(size, config) if of_experts else None
+
+
+def _routed(size: int, config: Mapping[str, Any]) -> int | None:
+    experts, routed = first(config, _EXPERTS), first(config, _ROUTED)
+    return None if experts is None or routed is None else size * routed // experts
+
+
+def attention_width(names: Iterable[str], config: Mapping[str, Any]) -> int | None:
+    """Widths of keys and of values, over all heads and layers that have attention: 2 L d."""
+    blocks = {block_of(name) for name in names if _ATTENTION.search(name)} - {None}
+    kinds: Any = next((config[name] for name in _KINDS if config.get(name)), None)
+    if kinds:
+        blocks = {i for i in blocks if i is not None and _attends(kinds[i % len(kinds)])}
+    if not blocks:
+        return 0
+    widths = _head_widths(config)
+    chooser = math.prod(first(config, (name,)) or 0 for name in _INDEX)
+    return None if widths is None else len(blocks) * (sum(widths) + chooser)
+
+
+def _attends(kind: str) -> bool:
+    return "linear" not in kind and ("attention" in kind or kind == "hybrid")
+
+
+def _head_widths(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Of all heads of a layer: of keys and of values."""
+    heads, width = first(config, _HEADS), first(config, _WIDTH)
+    if heads is None or width is None:
+        return None
+    plain, rotated, values = (
+        first(config, (f"{n}_head_dim",)) for n in ("qk_nope", "qk_rope", "v")
+    )
+    if plain and rotated and values:
+        return heads * (plain + rotated), heads * values
+    own = heads * (first(config, _HEAD_WIDTH) or width // heads)
+    return own, own
+
+
+def block_of(name: str) -> int | None:
+    """The layer that a weight belongs to."""
+    found = _FIRST_NUMBER.search(name)
+    return int(found[1]) if found else None
+
+
+def first(config: Mapping[str, Any], names: Iterable[str]) -> int | None:
+    """The number that stands under one of ``names``."""
+    return next((v for name in names if type(v := config.get(name)) is int and v > 0), None)
+
+
+def layers_and_width(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    return first(config, _LAYERS), first(config, _WIDTH)
+
+
+def is_met(name: str) -> bool:
+    """Whether a language model alone uses a weight of that name."""
+    return not _CROSS.search(name)
+
+
+def _used_weights(model: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """All but embeddings; a weight that an embedding shares with the head is the head's."""
+    from torch import nn
+
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            continue
+        for name, weight in module.named_parameters(path, recurse=False):
+            if is_met(name):
+                yield name, tuple(weight.shape)
+
+
+def _config_of(model: nn.Module) -> dict[str, Any]:
+    from hpcscale.model.limits import text_config
+
+    values: dict[str, Any] = text_config(model).to_dict()
+    return values

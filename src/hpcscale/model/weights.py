@@ -9,7 +9,7 @@ from typing import Any
 from hpcscale.errors import CheckpointError
 
 #: Constants that older versions of Transformers saved: causal masks, rotary frequencies, positions.
-_CONSTANTS = re.compile(
+CONSTANTS = re.compile(
     r"(^|\.)(attn|attention|self_attn)\.(bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$"
 )
 _SHOWN = 3
@@ -26,7 +26,7 @@ def check_weights(name: str, report: Mapping[str, Any]) -> None:
         f"{key} (shape {tuple(found)} in the file, {tuple(wanted)} in the model)"
         for key, found, wanted in report["mismatched_keys"]
     )
-    unexpected = sorted(key for key in report["unexpected_keys"] if not _CONSTANTS.search(key))
+    unexpected = sorted(key for key in report["unexpected_keys"] if not CONSTANTS.search(key))
     faults = [
         _count(missing, "parameter is", "parameters are", "not in the checkpoint"),
         _count(reshaped, "parameter has", "parameters have", "another shape there"),

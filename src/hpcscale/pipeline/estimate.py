@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcscale.config.model import ModelConfig, is_local
 from hpcscale.config.sweep import SweepConfig
+from hpcscale.model import flops as counted
+from hpcscale.model.headers import Written, read_written
+from hpcscale.model.peaks import type_peak
 from hpcscale.pipeline.graph import Task
 from hpcscale.pipeline.trunk import trained_tokens
 from hpcscale.train.memory import ModelSize
 
-#: Dense bf16 peak, FLOP/s, from the vendors' data sheets.
-PEAK_FLOPS = {"V100": 125e12, "A40": 149.7e12, "A100": 312e12, "L40S": 362e12,
-              "H100": 989e12, "H200": 989e12, "MI250X": 383e12, "MI300X": 1307e12}  # fmt: skip
 #: The share of the peak that a small model's training commonly reaches; an assumption, not a
 #: measurement, and printed as one.
 ASSUMED_MFU = 0.35
@@ -25,7 +24,10 @@ _GPT2 = {"gpt2": (12, 768, 124.4e6), "gpt2-medium": (24, 1024, 354.8e6),
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the tasks about to start. flops and gpu_hours are None where they cannot be known."""
+    """Of the tasks about to start. flops and gpu_hours are None where they cannot be known.
+
+    hours_told: the hours in words, or why they are not known.
+    """
 
     train_tokens: int
     score_tokens: int
@@ -33,10 +35,12 @@ class Estimate:
     eval_tokens: int
     flops: float | None
     gpu_hours: float | None
-    gpu_type: str | None
+    hours_told: str
 
 
-def estimate(config: SweepConfig, tasks: list[Task], gpu_type: str | None) -> Estimate:
+def estimate(
+    config: SweepConfig, tasks: list[Task], gpu_type: str | None, precision: str
+) -> Estimate:
     """Training costs 6 FLOPs a parameter and token plus attention, a forward pass a third.
 
     Gradients of documents cost as much as training on them.
@@ -56,9 +60,25 @@ def estimate(config: SweepConfig, tasks: list[Task], gpu_type: str | None) -> Es
     per_token = flops_per_token(config.model, config.tokenizer.train, config.data.sequence_length)
     trained_on = trained + measured + (scored + evaluated) / 3
     flops = None if per_token is None else per_token * trained_on
-    peak = PEAK_FLOPS.get((gpu_type or "").upper())
-    hours = None if flops is None or peak is None else flops / (peak * ASSUMED_MFU) / 3600
-    return Estimate(trained, scored, measured, evaluated, flops, hours, gpu_type)
+    hours, told = _gpu_hours(flops, gpu_type, precision)
+    return Estimate(trained, scored, measured, evaluated, flops, hours, told)
+
+
+def _gpu_hours(
+    flops: float | None, gpu_type: str | None, precision: str
+) -> tuple[float | None, str]:
+    if gpu_type is None:
+        return None, "GPU-hours unknown (the site profile names no gpu_type)"
+    name, peak = type_peak(gpu_type, precision)
+    if peak is None:
+        return None, f"GPU-hours unknown (no {precision} peak of gpu_type {name} is known)"
+    if flops is None:
+        return None, "GPU-hours unknown"
+    hours = flops / (peak * ASSUMED_MFU) / 3600
+    return hours, (
+        f"about {hours:.3g} GPU-hours on {name} at an assumed {ASSUMED_MFU:.0%} of its "
+        f"{precision} peak"
+    )
 
 
 def _measured_tokens(config: SweepConfig, task: Task) -> float:
@@ -76,10 +96,12 @@ def _measured_tokens(config: SweepConfig, task: Task) -> float:
 def flops_per_token(
     model: ModelConfig, vocabulary: int | None, sequence_length: int
 ) -> float | None:
-    """Forward and backward: 6 N + 12 L d T (Chowdhery et al. 2022, appendix B).
+    """Forward and backward: 6 N + 12 L d T (model/flops.py).
 
     None for a model whose size is not known before it is loaded.
     """
+    if written := _written(model):
+        return counted.flops_per_token(written.matmul, written.attention, sequence_length)
     size = model_size(model, vocabulary)
     if size is None:
         return None
@@ -89,29 +111,21 @@ def flops_per_token(
 def model_size(model: ModelConfig, vocabulary: int | None) -> ModelSize | None:
     """None for a model whose size is not known before it is loaded."""
     if model.scratch is not None:
-        layers, width = model.scratch.layers, model.scratch.width
-        return _sized(layers, width, vocabulary or 50_257)
+        layers, width, vocabulary = model.scratch.layers, model.scratch.width, vocabulary or 50_257
+        weights = 12.0 * layers * width**2 + vocabulary * width
+        return ModelSize(layers, width, vocabulary, weights)
     assert model.source is not None
     if model.source in _GPT2:
         layers, width, parameters = _GPT2[model.source]
         return ModelSize(layers, width, 50_257, parameters)
-    if is_local(model.source):
-        return _size_of_directory(Path(model.source).expanduser() / "config.json")
-    return None
-
-
-def _sized(layers: int, width: int, vocabulary: int) -> ModelSize:
-    return ModelSize(layers, width, vocabulary, 12.0 * layers * width**2 + vocabulary * width)
-
-
-def _size_of_directory(path: Path) -> ModelSize | None:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    written = _written(model)
+    if written is None:
         return None
-    layers = config.get("n_layer") or config.get("num_hidden_layers")
-    width = config.get("n_embd") or config.get("hidden_size")
-    vocabulary = config.get("vocab_size")
-    if not (layers and width and vocabulary):
+    return ModelSize(written.layers, written.width, written.vocabulary, float(written.parameters))
+
+
+def _written(model: ModelConfig) -> Written | None:
+    """Of a directory; None for a hub id, a shape, and files that do not tell."""
+    if model.source is None or model.source in _GPT2 or not is_local(model.source):
         return None
-    return _sized(int(layers), int(width), int(vocabulary))
+    return read_written(Path(model.source).expanduser())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from hpcscale.config.resources import STAGES
-from hpcscale.pipeline.estimate import ASSUMED_MFU, estimate
+from hpcscale.pipeline.estimate import estimate
 from hpcscale.pipeline.forecast import forecast_lines
 from hpcscale.pipeline.memory import memory_lines
 from hpcscale.pipeline.reliability import reliability_lines
@@ -40,19 +40,13 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
     if not plan.start:
         lines.append("nothing to start")
     else:
-        cost = estimate(config, plan.start, sweep.profile.gpu_type)
+        cost = estimate(config, plan.start, sweep.profile.gpu_type, sweep.pipeline.precision)
         flops = "unknown FLOPs" if cost.flops is None else f"{cost.flops:.3g} FLOPs"
-        hours = (
-            f"about {cost.gpu_hours:.3g} GPU-hours on {cost.gpu_type} at an assumed "
-            f"{ASSUMED_MFU:.0%} of its peak"
-            if cost.gpu_hours is not None
-            else "GPU-hours unknown (the site profile names no known gpu_type)"
-        )
         lines.append(
             f"to start: {len(plan.start)} tasks; {format_rate(cost.train_tokens)} tokens to "
             f"train, {format_rate(cost.score_tokens)} to score, "
             f"{format_rate(cost.gradient_tokens)} to take gradients of, "
-            f"{format_rate(cost.eval_tokens)} to evaluate; {flops}; {hours}"
+            f"{format_rate(cost.eval_tokens)} to evaluate; {flops}; {cost.hours_told}"
         )
         lines += memory_lines(sweep, plan)
         lines += forecast_lines(sweep, plan)

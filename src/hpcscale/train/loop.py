@@ -114,7 +114,7 @@ def train(
     rows = config.global_batch // length
     n_rows = stream.n_rows if steps is None else min(steps * rows, stream.n_rows)
     plan = BatchPlan(n_rows, rows, ranks.world_size, config.micro_batch)
-    meter = Meter.of(ranks, model_flops_per_token(model.config, length), precision)
+    meter = Meter.of(ranks, model_flops_per_token(model, length), precision)
     made = make_engine(engine, EngineSetup(model, config, ranks, precision, length))
     origin = Origin(key, seed, stream.fingerprint)
     checkpoints = Checkpoints(out / CHECKPOINTS, origin, config.checkpoint, ranks)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hpcscale.atomic import write_text
-from hpcscale.model.flops import peak_flops
+from hpcscale.model.peaks import peak_flops
 from hpcscale.train.distributed import Ranks, device_name, peak_memory
 
 METRICS = "metrics.jsonl"
@@ -67,20 +67,20 @@ def finite(value: float) -> float | None:
 @dataclass(frozen=True)
 class Meter:
     """Speed against the hardware. ``flops``: of training, a token; ``peak``: one device's
-    FLOP/s, None where it is not known."""
+    FLOP/s. None where they are not known."""
 
     ranks: Ranks
-    flops: float
+    flops: float | None
     peak: float | None
 
     @classmethod
-    def of(cls, ranks: Ranks, flops: float, precision: str) -> Meter:
+    def of(cls, ranks: Ranks, flops: float | None, precision: str) -> Meter:
         return cls(ranks, flops, peak_flops(device_name(ranks), precision))
 
     def mfu(self, tokens: int, device_seconds: float) -> float | None:
         """Model FLOPs utilisation: the part of the devices' peak that ``tokens`` took; None: the
-        peak is not known."""
-        if self.peak is None or not device_seconds:
+        peak or the FLOPs of a token are not known."""
+        if self.peak is None or self.flops is None or not device_seconds:
             return None
         return self.flops * tokens / (device_seconds * self.peak)
 

@@ -163,6 +163,6 @@ def test_no_model_says_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_flops_are_those_that_are_counted_by_hand(model) -> None:  # type: ignore[no-untyped-def]
     blocks = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 128)
-    assert matmul_parameters(model.config) == blocks + 32 * VOCABULARY
+    assert matmul_parameters(model) == blocks + 32 * VOCABULARY
     expected = 6 * (blocks + 32 * VOCABULARY) + 12 * 2 * 32 * LENGTH
-    assert model_flops_per_token(model.config, LENGTH) == expected
+    assert model_flops_per_token(model, LENGTH) == expected

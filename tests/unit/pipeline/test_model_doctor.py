@@ -90,13 +90,31 @@ def test_a_separator_that_the_model_does_not_name_is_a_note(tmp_path: Path) -> N
     assert "config.json says token 3" in result.output
 
 
-def test_flops_are_counted_and_set_against_the_formula(tmp_path: Path) -> None:
+def test_flops_are_counted_and_set_against_those_of_the_weights(tmp_path: Path) -> None:
     result = doctor(save(tmp_path / "gpt2"))
-    model = tiny_model(tiny_config("gpt2"))
-    formula = model_flops_per_token(model.config, LENGTH)
-    assert f"{formula:.3g} a token" in result.output, "for GPT-2 the formula counts every product"
-    gated = doctor(save(tmp_path / "llama", "llama"))
-    assert (gated.exit_code, verdicts(gated)["FLOPs"]) == (0, "note")
+    weights = model_flops_per_token(tiny_model(tiny_config("gpt2")), LENGTH)
+    assert f"{weights:.3g} a token" in result.output
+    assert "its weights give 1.00 times that" in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [("llama", {}), ("qwen2", {"tie_word_embeddings": True}), ("gpt_neox", {}),
+     ("opt", {"word_embed_proj_dim": 16}), ("mixtral", {})],
+)  # fmt: skip
+def test_flops_of_other_families_are_right_too(
+    tmp_path: Path, kind: str, given: dict[str, Any]
+) -> None:
+    tiny_model(tiny_config(kind, **given)).save_pretrained(tmp_path)  # type: ignore[operator]
+    result = doctor(tmp_path)
+    assert verdicts(result)["FLOPs"] == "ok", result.output
+
+
+def test_flops_that_the_weights_do_not_give_are_a_note(tmp_path: Path) -> None:
+    """Recurrent layers of this type multiply states, which no weight shows."""
+    tiny_model(tiny_config("bailing_hybrid")).save_pretrained(tmp_path)  # type: ignore[operator]
+    result = doctor(tmp_path)
+    assert verdicts(result)["FLOPs"] == "note", result.output
 
 
 def test_values_that_change_from_load_to_load_are_found(

@@ -88,9 +88,9 @@ def test_six_budgets_cost_little_more_than_the_largest() -> None:
     tasks = list(build(*given))
     own = [trained_tokens(t) for t in tasks if t.kind in ("train", "trunk")]
     assert sum(own) <= 1.25 * 1_024_000
-    assert estimate(config, tasks, None).train_tokens == sum(own) + 256_000
+    assert estimate(config, tasks, None, "bf16").train_tokens == sum(own) + 256_000
     alone = list(build(*given, "train.schedule=wsd"))
-    assert estimate(config, alone, None).train_tokens == 2_016_000 + 256_000
+    assert estimate(config, alone, None, "bf16").train_tokens == 2_016_000 + 256_000
     (line,) = trunk_lines(config)
     assert "32k from 24.6k, 64k from 51.2k" in line
     assert f"{sum(own) / 1_024_000:.2f}x the largest budget (runs of their own: 1.97x)" in line

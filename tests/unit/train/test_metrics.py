@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hpcscale.errors import Preempted
-from hpcscale.model.flops import peak_flops
+from hpcscale.model.peaks import peak_flops
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.metrics import Meter, StepLog
 from hpcscale.train.sinks import Attempt, Sinks

@@ -59,9 +59,9 @@ def train_and_save(
     """
     from hpcscale.model.build import save_model
 
-    point = branch_point(context, stream)
+    point, size = branch_point(context, stream), _size(model, stream)
     result = _train(context, model, stream, seed, ranks, point, watcher=watcher)
-    record = facts | _record(model, stream, ranks, result) | shares(point, result)
+    record = facts | _record(ranks, result) | size | shares(point, result)
     out = context.directory / MODEL
     if ranks.rank == 0:
         if watcher is None:
@@ -85,10 +85,10 @@ def train_segment(
     from hpcscale.train.tags import tags_in
 
     decides, folder = context.decides, context.directory / CHECKPOINTS
-    point = branch_point(context, stream)
+    point, size = branch_point(context, stream), _size(model, stream)
     steps = decides["tokens"] // decides["global_batch"]
     result = _train(context, model, stream, decides["seed"], ranks, point, steps=steps)
-    record = _record(model, stream, ranks, result) | shares(point, result)
+    record = _record(ranks, result) | size | shares(point, result)
     if ranks.rank == 0:
         write_json(context.directory / RECORD, record)
     ranks.barrier()
@@ -135,10 +135,17 @@ def _train(
     )
 
 
-def _record(
-    model: nn.Module, stream: PackedStream, ranks: Ranks, result: TrainResult
-) -> dict[str, Any]:
+def _size(model: nn.Module, stream: PackedStream) -> dict[str, Any]:
+    """Counted before an engine takes the weights apart, as ZeRO 3 does."""
     from hpcscale.model.flops import model_flops_per_token
+
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "flops_per_token": model_flops_per_token(model, stream.sequence_length),
+    }
+
+
+def _record(ranks: Ranks, result: TrainResult) -> dict[str, Any]:
     from hpcscale.train.distributed import device_name
 
     return {
@@ -155,8 +162,6 @@ def _record(
         "mfu": result.mfu,
         "skipped_steps": result.skipped_steps,
         "overflow_steps": result.overflow_steps,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "flops_per_token": model_flops_per_token(model.config, stream.sequence_length),
     }
 
 

@@ -85,7 +85,7 @@ def task_flops(run_dir: Path, spec: Row) -> float | None:
 def _of_training(run_dir: Path, spec: Row) -> float | None:
     """Of the proxy run; projecting what it captures is not counted."""
     record = _record(run_dir, spec["id"])
-    return None if record is None else record["flops_per_token"] * record["tokens"]
+    return None if record is None else _times(record["flops_per_token"], record["tokens"])
 
 
 def _of_scoring(run_dir: Path, spec: Row) -> float | None:

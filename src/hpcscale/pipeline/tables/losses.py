@@ -47,7 +47,7 @@ def _row(evaluation: Row, training: Row) -> Row:
         "documents": training["documents"],
         "train_loss": training["train_loss"],
         "model_size": training["parameters"],
-        "train_flops": training["flops_per_token"] * training["tokens"],
+        "train_flops": _flops(training),
         "train_seconds": training["seconds"],
         "tokens_per_second": training["tokens_per_second"],
         # Of all attempts, whose ranks may differ; an older record has the last one's alone.
@@ -57,6 +57,12 @@ def _row(evaluation: Row, training: Row) -> Row:
         "device": training["device"],
         **_shares(training),
     }
+
+
+def _flops(training: Row) -> float | None:
+    """None where the weights of the model do not tell them."""
+    rate = training["flops_per_token"]
+    return None if rate is None else rate * training["tokens"]
 
 
 def _shares(training: Row) -> Row:

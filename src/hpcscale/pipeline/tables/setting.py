@@ -18,8 +18,9 @@ from hpcscale.pipeline.trunk import DECAY, segments_behind
 _COUNTED = {
     "tokens": "what the optimizer was asked to predict; padding never counts",
     "parameters": "all trainable ones; embeddings included, a tied head once",
-    "flops": "forward and backward, 6 N + 12 L d T a token, N the weights of matrix products, "
-    "the head included (Chowdhery et al. 2022, appendix B); causality is not taken off",
+    "flops": "forward and backward, 6 N + 12 L d T a token, N the weights of matrix products that "
+    "it meets, the head included, d the width of all heads (Chowdhery et al. 2022, appendix B); "
+    "causality and windows are not taken off",
     "loss": "nats a token: the sum of nll over the sum of tokens",
 }
 _RULE = "the last step of a run made for its budget alone; every eval token once, none left out"

@@ -1,0 +1,41 @@
+"""The size of a model in its record is that before an engine took its weights apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from hpcscale.atomic import read_json
+from hpcscale.model.flops import model_flops_per_token
+from hpcscale.pipeline.context import Context
+from hpcscale.pipeline.steps import training
+from hpcscale.train.distributed import Ranks
+from hpcscale.train.loop import TrainResult
+from training import LENGTH, make_store, prepare, settings_of
+
+
+def test_parameters_and_flops_are_those_before_zero_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "store")
+    model, stream, _ = prepare(tmp_path / "run", settings_of())
+    parameters = sum(p.numel() for p in model.parameters())
+    flops = model_flops_per_token(model, LENGTH)
+
+    def train(context: Any, model: torch.nn.Module, *rest: Any, **more: Any) -> TrainResult:
+        for parameter in model.parameters():
+            parameter.data = torch.empty(0)  # as DeepSpeed does at stage 3
+        return TrainResult(10, 1, 1.0, 1.0, 10.0, 0, 0.0, None, 0, 0, None)
+
+    monkeypatch.setattr(training, "_train", train)
+    context = Context(tmp_path, {"id": "run", "key": "key", "inputs": {}, "decides": {}})
+    context.directory.mkdir(exist_ok=True)
+    watcher: Any = SimpleNamespace()
+    training.train_and_save(context, model, stream, 0, Ranks(), {}, watcher)
+    record = read_json(context.directory / training.RECORD)
+    assert (record["parameters"], record["flops_per_token"]) == (parameters, flops)
+    assert parameters > 0
