@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,8 @@ class ProjectionConfig(Section):
 
     Both None, written ``projection: none``, is the whole gradient.
     """
+
+    pinned: ClassVar = frozenset({"dimension", "rank", "seed"})
 
     dimension: int | None = Field(default=4096, ge=1)
     rank: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"

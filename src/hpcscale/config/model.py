@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,8 @@ from hpcscale.config.types import Count, Section
 
 class Shape(Section):
     """A GPT-2 built from scratch; the vocabulary size comes from the tokenizer."""
+
+    pinned: ClassVar = frozenset({"layers", "width", "heads", "context", "seed"})
 
     layers: int = Field(ge=1, le=200)
     width: int = Field(ge=8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -60,6 +60,11 @@ class CheckpointConfig(Section):
 
 class TrainConfig(Section):
     """Training of one cell. ``global_batch`` is in tokens, ``micro_batch`` in sequences a rank."""
+
+    pinned: ClassVar = frozenset({
+        "global_batch", "lr", "schedule", "warmup", "min_lr_ratio", "decay", "decay_shape",
+        "weight_decay", "beta1", "beta2", "eps", "clip",
+    })  # fmt: skip
 
     global_batch: Count = 524_288
     micro_batch: int = Field(default=8, ge=1)

@@ -142,7 +142,7 @@ class Pipeline:
             "pretrain",
             "base",
             {
-                "shape": model.scratch.plain(),
+                "shape": model.scratch.deciding(),
                 "tokens": model.pretrain.tokens,
                 "seed": model.pretrain.seed,
                 **self.sequences(),
@@ -188,13 +188,13 @@ class Pipeline:
     def training(self, train: TrainConfig) -> dict[str, Any]:
         """The part of the train section that decides a result; a branch's is that of a run by
         itself."""
-        values = train.model_dump(mode="json", exclude=_FREE | {"precision"})
-        if train.on_nonfinite == "stop":  # what ends well has skipped nothing
-            del values["on_nonfinite"]
-        values |= {"lr": train.scaled_lr}
+        left_out = _FREE | {"precision"}
+        values = train.deciding() | {"lr": train.scaled_lr}
         if train.schedule in ("wsd", "wsd-branch"):
-            return values | {"schedule": "wsd"}
-        return {name: value for name, value in values.items() if name not in DECAY}
+            values["schedule"] = "wsd"
+        else:
+            left_out |= set(DECAY)
+        return {name: value for name, value in values.items() if name not in left_out}
 
     # --- scores and selections
 
@@ -221,7 +221,7 @@ class Pipeline:
             "select",
             {
                 "method": config.method,
-                "params": method.params.plain(),
+                "params": method.params.deciding(),
                 "method_version": method.version,
                 "budget": cell.budget,
                 "seed": cell.seed,

@@ -112,7 +112,7 @@ class TracinTasks:
         seed = self.config.proxy.seed
         values = {"unit": self.config.unit, "seed": seed, **self.pipeline.sequences()}
         if way != "direct":
-            values |= {"projection": self.config.projection.plain(), "dtype": self.config.dtype}
+            values |= {"projection": self.config.projection.deciding(), "dtype": self.config.dtype}
         return values
 
     def _stores(self) -> dict[str, tuple[Task, ...]]:

@@ -6,7 +6,7 @@ part of the pool by perplexity, at a rate.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
@@ -28,6 +28,8 @@ Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 
 class PerplexityParams(Section):
     """``keep`` and ``rate``, or explicit ``percentiles``, or explicit ``perplexity`` bounds."""
+
+    pinned: ClassVar = frozenset({"keep", "rate", "percentiles", "perplexity", "model"})
 
     keep: Literal["low", "middle", "high"] | None = None
     rate: float | None = Field(default=None, gt=0, le=1)

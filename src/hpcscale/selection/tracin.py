@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,11 @@ def _sorted_weights(value: object) -> object:
 
 class TracinParams(Section):
     """How influence is measured, and which part of the ranking is kept."""
+
+    pinned: ClassVar = frozenset({
+        "way", "preconditioner", "normalise", "aggregate", "query_weights", "keep", "rate",
+        "percentiles", "temperature", "random",
+    })  # fmt: skip
 
     way: Literal["dump", "direct", "capture"] = "dump"
     preconditioner: Literal["none", "adam"] = "none"
