@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 #: What configs call the same number.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "decoder_layers", "num_layers")
-_WIDTH = ("hidden_size", "n_embd", "d_model", "dim_model")
-_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads")
+_WIDTH = ("hidden_size", "n_embd", "d_model", "dim_model", "emb_dim")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads",
+          "attention_heads")  # fmt: skip
 _HEAD_WIDTH = ("attention_head_dim", "head_dim", "dim_head", "d_kv")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _ROUTED = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
@@ -33,7 +34,8 @@ _KINDS = ("layer_types", "layers_block_type", "block_types")
 
 _ONE_EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
 _EXPERTS_AT_ONCE = re.compile(r"(^|\.)experts\.|\.weight$")
-_ATTENTION = re.compile(r"attn|attention|(^|\.)q_proj\.")
+_ATTENTION = re.compile(r"^(?!.*linear_att).*(attn|attention|(^|\.)q_proj\.)")
+_CHOOSER = re.compile(r"(^|[._])index(er)?[._]")
 #: Attention to another text, which a language model alone does not have.
 _CROSS = re.compile(r"encoder_attn|cross_?attn|cross_?attention", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"\.(\d+)\.")
@@ -90,11 +92,17 @@ def _met(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> int | 
 
 def _routed(size: int, config: Mapping[str, Any]) -> int | None:
     experts, routed = first(config, _EXPERTS), first(config, _ROUTED)
-    return None if experts is None or routed is None else size * routed // experts
+    if experts is None or routed is None or config.get("zero_expert_num"):  # which do nothing
+        return None
+    return size * routed // experts
 
 
 def attention_width(names: Iterable[str], config: Mapping[str, Any]) -> int | None:
-    """Widths of keys and of values, over all heads and layers that have attention: 2 L d."""
+    """Widths of keys and of values, over all heads and layers that have attention: 2 L d.
+
+    Heads that choose what the others look at have keys alone.
+    """
+    names = list(names)
     blocks = {block_of(name) for name in names if _ATTENTION.search(name)} - {None}
     kinds: Any = next((config[name] for name in _KINDS if config.get(name)), None)
     if kinds:
@@ -102,8 +110,11 @@ def attention_width(names: Iterable[str], config: Mapping[str, Any]) -> int | No
     if not blocks:
         return 0
     widths = _head_widths(config)
+    if widths is None:
+        return None
+    choosing = blocks & {block_of(name) for name in names if _CHOOSER.search(name)}
     chooser = math.prod(first(config, (name,)) or 0 for name in _INDEX)
-    return None if widths is None else len(blocks) * (sum(widths) + chooser)
+    return len(blocks) * sum(widths) + len(choosing) * chooser
 
 
 def _attends(kind: str) -> bool:

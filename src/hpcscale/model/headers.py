@@ -15,7 +15,7 @@ from hpcscale.model.weights import CONSTANTS
 
 #: Look-ups by token, position or distance, by what Transformers calls them.
 _EMBEDDING = re.compile(
-    r"(^|\.)(wte|wpe|w|tokens_embed|positions_embed|embed_in|embed_(?!out)\w+|\w*embeddings?"
+    r"(^|\.)(wte|wpe|w|tokens_embed|positions_embed|embed_in|embed_(?!out)\w+|\w*embed(dings?)?"
     r"|relative_attention_bias)\.weight$"
 )
 _FLOATS = {"F64", "F32", "F16", "BF16"}

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from families import LENGTH, VOCABULARY, tiny_config, tiny_model
 from hpcscale.config.model import ModelConfig
-from hpcscale.model.flops import matmul_parameters, model_flops_per_token
+from hpcscale.model.flops import attention_width, matmul_parameters, model_flops_per_token
 from hpcscale.model.headers import read_written
 from hpcscale.pipeline.estimate import flops_per_token, model_size
 
@@ -76,6 +76,12 @@ def test_layers_without_attention_have_no_attention_term() -> None:
     assert found[0] is not None
     assert found[1] == found[0] + 12 * (4 * 8) * LENGTH
     assert found[0] == pytest.approx(counted(mixed), rel=0.02)
+
+
+def test_linear_attention_is_none_where_only_names_tell_it() -> None:
+    names = [f"layers.{i}.{kind}.q_proj.weight" for i, kind in
+             enumerate(["linear_attn", "linear_attn", "self_attn"])]  # fmt: skip
+    assert attention_width(names, {"num_attention_heads": 4, "hidden_size": 32}) == 2 * 32
 
 
 @pytest.mark.parametrize("shard", ["50GB", "40KB"])

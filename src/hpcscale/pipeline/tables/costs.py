@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcscale.atomic import read_done, read_json
-from hpcscale.config.model import ModelConfig
 from hpcscale.pipeline.attempts import ATTEMPTS
-from hpcscale.pipeline.estimate import flops_per_token
 from hpcscale.pipeline.steps.training import RECORD
+from hpcscale.pipeline.tables.compute import base_rate, by_weights
 from hpcscale.pipeline.tables.reading import Row, input_ids, read_lines, read_spec
 
 COLUMNS = ["method", "stage", "tasks", "flops", "device_hours", "device", "shared_with"]
@@ -90,9 +89,7 @@ def _of_training(run_dir: Path, spec: Row) -> float | None:
 
 def _of_scoring(run_dir: Path, spec: Row) -> float | None:
     """A forward pass over a part of the pool: a third of training on it."""
-    (model,) = input_ids(spec, "model")
-    source = ModelConfig(source=str((run_dir / model / "model").absolute()))
-    rate = flops_per_token(source, None, spec["decides"]["sequence_length"])
+    rate = base_rate(run_dir, spec)
     return _times(rate, _shard_tokens(run_dir, spec, "pool"), 1 / 3)
 
 
@@ -134,7 +131,7 @@ def _proxy_rate(run_dir: Path, spec: Row) -> float | None:
 
 def _record(run_dir: Path, task_id: str) -> Row | None:
     path = run_dir / task_id / RECORD
-    return dict(read_json(path)) if path.exists() else None
+    return by_weights(run_dir, task_id, read_json(path)) if path.exists() else None
 
 
 def _shard_tokens(run_dir: Path, spec: Row, label: str) -> float | None:

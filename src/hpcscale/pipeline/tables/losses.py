@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcscale.pipeline.steps.evaluate import RECORD as EVALUATION
-from hpcscale.pipeline.steps.training import RECORD as TRAINING
+from hpcscale.pipeline.tables.compute import read_training
 from hpcscale.pipeline.tables.reading import Row, label_of, read_record, read_spec
 
 
@@ -17,7 +17,7 @@ def collect_losses(run_dir: Path, params: dict[str, Any]) -> tuple[list[Row], li
     rows, domains, missing = [], [], []
     for cell in params["cells"]:
         evaluation = read_record(run_dir, cell["evaluation"], EVALUATION)
-        training = read_record(run_dir, cell["train"], TRAINING)
+        training = read_training(run_dir, cell["train"])
         if evaluation is None or training is None:
             missing.append(cell["evaluation"][0].partition("/")[2].rpartition("-")[0])
             continue

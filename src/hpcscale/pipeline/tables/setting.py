@@ -12,6 +12,7 @@ from hpcscale.atomic import read_done, read_json, sha256_file
 from hpcscale.pipeline.attempts import ATTEMPTS
 from hpcscale.pipeline.steps.evaluate import RECORD as EVALUATION
 from hpcscale.pipeline.steps.training import RECORD as TRAINING
+from hpcscale.pipeline.tables.compute import read_training
 from hpcscale.pipeline.tables.reading import Row, input_ids, read_lines, read_record, read_spec
 from hpcscale.pipeline.trunk import DECAY, segments_behind
 
@@ -39,7 +40,7 @@ def collect_setting(run_dir: Path, params: dict[str, Any]) -> Row:
 
     config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
     manifest = read_json(run_dir / "manifest.json")
-    records = [r for c in params["cells"] if (r := read_record(run_dir, c["train"], TRAINING))]
+    records = [r for c in params["cells"] if (r := read_training(run_dir, c["train"]))]
     specs = [s for c in params["cells"] if (s := read_spec(run_dir, c["train"][0]))]
     return {
         "code": {"git": _states(run_dir)}
