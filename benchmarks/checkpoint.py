@@ -26,7 +26,8 @@ from hpcscale.config.train import CheckpointConfig, TrainConfig
 from hpcscale.model.build import build_model
 from hpcscale.train.checkpoint import Checkpoints, Origin, Position
 from hpcscale.train.distributed import Ranks
-from hpcscale.train.engine import Engine, EngineSetup, make_engine
+from hpcscale.train.engine import Engine, EngineSetup
+from hpcscale.train.engines import make_engine
 
 SHAPES = {
     "124m": (Shape(layers=12, width=768, heads=12), 50_257),

@@ -31,7 +31,8 @@ from scipy import stats
 from scalinglaws import fit_law
 from scalinglaws.bootstrap import Draws, band, quantiles, wild
 from scalinglaws.diagnostics import residual_tests
-from scalinglaws.estimation import Fit, with_intervals
+from scalinglaws.estimation import with_intervals
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats, Law, Points, Power, Rectified, Transfer
 from scalinglaws.minimise import minimise
 

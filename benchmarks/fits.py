@@ -25,7 +25,7 @@ from fits_others import CHINCHILLA, GRID, SIMPLE, WAYS, Array, UsualLoop, other
 
 from scalinglaws import fit_law
 from scalinglaws.bootstrap import DRAWS, Draws, pairs, wild
-from scalinglaws.estimation import Fit
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Chinchilla, Points, Power, Rectified
 
 #: As many starts as the loop has; ours are of the two shapes, the amplitudes follow.

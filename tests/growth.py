@@ -18,7 +18,8 @@ from hpcscale.config.train import TrainConfig
 from hpcscale.model.build import build_model
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
-from hpcscale.train.engine import EngineSetup, make_engine
+from hpcscale.train.engine import EngineSetup
+from hpcscale.train.engines import make_engine
 from hpcscale.train.memory import ModelSize, forecast_memory
 
 DEFAULTS: dict[str, Any] = {"engine": "torch", "zero": 0, "precision": "fp32", "offload": "none",

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from scalinglaws.analysis import Analysis, Options
-from scalinglaws.estimation import Fit
 from scalinglaws.figures import Drawing, draw_all, save
+from scalinglaws.fitted import Fit
 from scalinglaws.forecasts import FACTOR
 from scalinglaws.page import Sentence, render
 from scalinglaws.report import page, tables

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from scalinglaws.estimation import Fit, tangents
+from scalinglaws.fitted import Fit, tangents
 from scalinglaws.huber import minimise_huber
 from scalinglaws.laws import Floats, Points
 from scalinglaws.minimise import minimise

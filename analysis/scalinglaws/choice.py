@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from scalinglaws.errors import AnalysisError
-from scalinglaws.estimation import Fit, fit_law
+from scalinglaws.estimation import fit_law
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats, Law, Mask, Points
 
 #: Laws this close in AICc are not ruled out (Burnham and Anderson 2002, 2.6: 4 to 7 is

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import special
 
 from scalinglaws.errors import AnalysisError
-from scalinglaws.estimation import Fit, fit_law
+from scalinglaws.estimation import fit_law
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats, Power
 
 #: Seed sd in nats, at the upper end of published reruns: 0.0005 (OLMo, C4), 0.001 to 0.002

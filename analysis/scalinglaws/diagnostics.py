@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from scalinglaws.estimation import Fit
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats
 
 

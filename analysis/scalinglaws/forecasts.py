@@ -8,7 +8,7 @@ import pandas as pd
 from scalinglaws.bootstrap import band, quantiles, wild
 from scalinglaws.choice import forecast
 from scalinglaws.errors import AnalysisError
-from scalinglaws.estimation import Fit
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Mask
 from scalinglaws.study import Study, labels
 

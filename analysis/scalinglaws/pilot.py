@@ -10,7 +10,8 @@ import pandas as pd
 
 from scalinglaws.design import EXPONENT, REDUCIBLE, TYPICAL_SD, Design, Noise, assumed_curve
 from scalinglaws.errors import AnalysisError
-from scalinglaws.estimation import Fit, fit_law
+from scalinglaws.estimation import fit_law
+from scalinglaws.fitted import Fit
 from scalinglaws.inputs import Inputs
 from scalinglaws.laws import Law, Power, Rectified
 from scalinglaws.read import Losses

@@ -16,7 +16,8 @@ import pandas as pd
 from scipy import optimize, special
 
 from scalinglaws.design import Design, Effect, Noise, assumed_curve
-from scalinglaws.estimation import Fit, fit_law, tangents
+from scalinglaws.estimation import fit_law
+from scalinglaws.fitted import Fit, tangents
 from scalinglaws.laws import Floats
 
 __all__ = ["Design", "Effect", "Noise", "assumed_curve", "detectable", "doubts", "expected_fit",

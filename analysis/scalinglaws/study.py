@@ -12,7 +12,8 @@ import pandas as pd
 from scalinglaws.bootstrap import DRAWS, Draws, wild
 from scalinglaws.choice import Choice, choose
 from scalinglaws.errors import AnalysisError
-from scalinglaws.estimation import Fit, Objective, fit_law, with_intervals
+from scalinglaws.estimation import Objective, fit_law, with_intervals
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats, Law, Points, make_laws
 from scalinglaws.read import Losses
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from scalinglaws.bootstrap import Draws, quantiles
-from scalinglaws.estimation import Fit
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats
 from scalinglaws.study import Study
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from scalinglaws.estimation import Fit, fit_law
+from scalinglaws.estimation import fit_law
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats, Indices, Law, Points, Shape, Terms
 from scalinglaws.problem import Problem
 

@@ -12,7 +12,7 @@ from scalinglaws.compare.cost import UNITS, Costs
 from scalinglaws.compare.curves import Curves, interval, token_grid
 from scalinglaws.compare.joint import JointLaw
 from scalinglaws.compare.nested import EFFICIENCY, FREE, f_test
-from scalinglaws.estimation import Fit
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats
 from scalinglaws.study import Study
 

@@ -16,7 +16,8 @@ from scipy import stats
 from scalinglaws.choice import aicc
 from scalinglaws.compare.holm import holm
 from scalinglaws.compare.joint import fit_joint
-from scalinglaws.estimation import Fit, fit_law
+from scalinglaws.estimation import fit_law
+from scalinglaws.fitted import Fit
 from scalinglaws.study import Study
 
 NESTED = ["methods", "hypothesis", "parameters", "sse", "aicc", "delta_aicc", "f", "p", "p_holm"]

@@ -18,7 +18,7 @@ import pandas as pd
 
 from scalinglaws.compare.holm import holm
 from scalinglaws.compare.nested import ALL, ONE, groups_of
-from scalinglaws.estimation import Fit, tangents
+from scalinglaws.fitted import Fit, tangents
 from scalinglaws.laws import Floats
 from scalinglaws.study import Study
 

@@ -14,7 +14,6 @@ from scipy.interpolate import PchipInterpolator
 
 from scalinglaws.choice import forecast
 from scalinglaws.errors import AnalysisError
-from scalinglaws.estimation import Fit
 from scalinglaws.figures.style import (
     COLUMN,
     PAGE,
@@ -28,6 +27,7 @@ from scalinglaws.figures.style import (
     token_axis,
     tokens_text,
 )
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats
 from scalinglaws.minimise import minimise
 from scalinglaws.profile import Profile, profile

@@ -20,7 +20,8 @@ from hpcscale.model.forward import token_nll
 from hpcscale.pipeline.finding import Finding
 from hpcscale.pipeline.subject import LENGTH, ROWS, Curve, Subject
 from hpcscale.train.distributed import Ranks
-from hpcscale.train.engine import EngineSetup, make_engine
+from hpcscale.train.engine import EngineSetup
+from hpcscale.train.engines import make_engine
 from hpcscale.train.feed import batch_tensors
 
 #: Relative, of losses and gradient norms that differ in rounding alone.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hpcscale.config.train import TrainConfig
-from hpcscale.errors import ConfigError
-from hpcscale.train.distributed import Ranks, device_memory
-from hpcscale.train.memory import ModelSize, forecast_stages, lowest_fitting
+from hpcscale.train.distributed import Ranks
+from hpcscale.train.memory import ModelSize
 from hpcscale.train.moments import Moments
 from hpcscale.train.saved import SavedState
 from hpcscale.train.state import LossScale, Shard
@@ -89,43 +86,6 @@ class EngineSetup:
     ranks: Ranks
     precision: str
     sequence_length: int = 0
-
-
-def make_engine(name: str, setup: EngineSetup) -> Engine:
-    """``torch`` or ``deepspeed``. Raises ConfigError for what the device or engine lacks."""
-    asked = setup.config.model_copy(update={"engine": name})
-    if name == "deepspeed" and (problem := asked.engine_problem(setup.precision)):
-        raise ConfigError(f"train: {problem}")
-    setup = replace(setup, config=asked.model_copy(update={"zero": resolve_stage(name, setup)}))
-    if setup.precision == "fp16" and setup.ranks.device.type != "cuda":
-        raise ConfigError("train.precision fp16 needs a GPU; write fp32 or bf16")
-    if setup.config.activation_checkpointing:
-        enable = setup.model.gradient_checkpointing_enable
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
-    if name == "torch":
-        from hpcscale.train.engine_torch import TorchEngine
-
-        return TorchEngine(setup)
-    if name == "deepspeed":
-        os.environ.setdefault("DS_ACCELERATOR", setup.ranks.device.type)  # else it guesses, aloud
-        from hpcscale.train.engine_deepspeed import DeepSpeedEngine
-
-        return DeepSpeedEngine(setup)
-    raise ConfigError(f"train.engine {name!r} is unknown; write torch or deepspeed")
-
-
-def resolve_stage(name: str, setup: EngineSetup) -> int:
-    """The ZeRO stage; ``auto`` is the lowest that fits by forecast on every rank. Collective."""
-    config, ranks = setup.config, setup.ranks
-    if config.zero != "auto":
-        return config.zero
-    size = model_size(setup.model)
-    stages = forecast_stages(
-        size, config, engine=name, precision=setup.precision,
-        world_size=ranks.world_size, sequence_length=setup.sequence_length,
-    )  # fmt: skip
-    mine = lowest_fitting(stages, device_memory(ranks))
-    return int(np.flatnonzero(ranks.all_sum(np.eye(4)[mine]))[-1])
 
 
 def model_size(model: nn.Module) -> ModelSize:

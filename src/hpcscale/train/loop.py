@@ -24,7 +24,8 @@ from hpcscale.model.limits import check_reads
 from hpcscale.train.batching import BatchPlan, check_batch
 from hpcscale.train.checkpoint import Checkpoints, Origin, Position
 from hpcscale.train.distributed import Ranks, peak_memory
-from hpcscale.train.engine import Engine, EngineSetup, make_engine
+from hpcscale.train.engine import Engine, EngineSetup
+from hpcscale.train.engines import make_engine
 from hpcscale.train.feed import Feed
 from hpcscale.train.guards import Guard, describe_batch
 from hpcscale.train.metrics import METRICS, Meter, Recorder, StepLog, finite

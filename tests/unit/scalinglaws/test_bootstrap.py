@@ -12,7 +12,7 @@ from scipy import stats
 
 from scalinglaws import fit_law
 from scalinglaws.bootstrap import Draws, band, noise, pair_intervals, pairs, quantiles, wild
-from scalinglaws.estimation import Fit
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Chinchilla, Law, Points, Power, Rectified, Shape, Terms
 from scalinglaws.minimise import minimise, starts
 from scalinglaws.problem import Problem

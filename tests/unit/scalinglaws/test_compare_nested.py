@@ -13,7 +13,8 @@ from scipy import optimize, stats
 from scalinglaws.compare.holm import holm
 from scalinglaws.compare.nested import f_test, hypotheses, joint_fits, nested, steps
 from scalinglaws.compare.permutation import arrange, curve_gain, mean_spread, p_value, permutation
-from scalinglaws.estimation import Fit, fit_law
+from scalinglaws.estimation import fit_law
+from scalinglaws.fitted import Fit
 from scalinglaws.laws import Power, Rectified
 from scalinglaws.read import read_losses
 from scalinglaws.study import study

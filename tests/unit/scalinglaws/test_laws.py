@@ -11,7 +11,7 @@ import pytest
 from scipy import optimize, special
 
 from scalinglaws import AnalysisError, fit_law
-from scalinglaws.estimation import Fit
+from scalinglaws.fitted import Fit
 from scalinglaws.huber import DELTA
 from scalinglaws.laws import (
     LAWS,

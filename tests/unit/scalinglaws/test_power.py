@@ -13,7 +13,8 @@ from scipy import stats
 from scalinglaws.compare.differences import contrasts, differences
 from scalinglaws.design import Design, Effect, Noise, assumed_curve
 from scalinglaws.errors import AnalysisError
-from scalinglaws.estimation import Fit, fit_law, tangents
+from scalinglaws.estimation import fit_law
+from scalinglaws.fitted import Fit, tangents
 from scalinglaws.inputs import read_inputs
 from scalinglaws.laws import Floats
 from scalinglaws.pilot import basis, measured_noise, reference_curve

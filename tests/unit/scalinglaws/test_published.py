@@ -17,7 +17,7 @@ from scipy import optimize, special
 from scalinglaws import fit_law
 from scalinglaws.bootstrap import pairs
 from scalinglaws.choice import extrapolation
-from scalinglaws.estimation import Fit
+from scalinglaws.fitted import Fit
 from scalinglaws.huber import DELTA, minimise_huber
 from scalinglaws.laws import Chinchilla, Points, Power
 from scalinglaws.problem import Problem

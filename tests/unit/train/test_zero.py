@@ -17,7 +17,8 @@ from hpcscale.errors import ConfigError
 from hpcscale.model.build import build_model
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
-from hpcscale.train.engine import EngineSetup, clip_gradients, make_engine
+from hpcscale.train.engine import EngineSetup, clip_gradients
+from hpcscale.train.engines import make_engine
 from hpcscale.train.zero import deepspeed_config, resolve_engine, stages_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "deepspeed.json"
