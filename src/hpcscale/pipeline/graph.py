@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 from hpcscale.config.fingerprint import fingerprint
@@ -29,18 +30,14 @@ class Task:
     #: Labels of inputs that the result does not depend on.
     unkeyed: ClassVar[tuple[str, ...]] = ()
 
-    @property
+    @cached_property
     def key(self) -> str:
-        cached = self.__dict__.get("_key")
-        if cached is None:
-            parts = {
-                label: [task.key for task in tasks]
-                for label, tasks in self.inputs.items()
-                if label not in self.unkeyed
-            }
-            cached = fingerprint({"kind": self.kind, "decides": self.decides, "inputs": parts})
-            object.__setattr__(self, "_key", cached)
-        return str(cached)
+        parts = {
+            label: [task.key for task in tasks]
+            for label, tasks in self.inputs.items()
+            if label not in self.unkeyed
+        }
+        return fingerprint({"kind": self.kind, "decides": self.decides, "inputs": parts})
 
     @property
     def id(self) -> str:
