@@ -11,10 +11,10 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-Floats = npt.NDArray[np.float64]
+from scalinglaws.laws import Floats
+
 #: What makes one cell, with its loss.
 CELL = ("method", "tokens", "seed", "model_size", "domain")
 #: Of these, rows are points of one curve.

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from scalinglaws.checks import CURVE, Floats, groups, present, value_text
+from scalinglaws.checks import CURVE, groups, present, value_text
+from scalinglaws.laws import Floats
 
 #: No model is this bad: a uniform guess over 4.8e8 tokens has 20 nats.
 _MOST_NATS = 20.0

@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "hpcscale"
 ANALYSIS = Path(__file__).parents[2] / "analysis" / "scalinglaws"
 #: Lowest first; a layer imports only itself and what stands before it.
-LAYERS = ["errors", "units", "atomic", "config", "data", "model", "train", "influence",
+LAYERS = ["errors", "types", "units", "atomic", "config", "data", "model", "train", "influence",
           "selection", "evaluate", "cluster", "pipeline", "cli"]  # fmt: skip
 ONE_IMPORTER = {
     "submitit": "cluster/executor.py",

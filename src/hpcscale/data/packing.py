@@ -17,14 +17,13 @@ import numpy.typing as npt
 
 from hpcscale.data.store import TokenStore
 from hpcscale.errors import DataError
+from hpcscale.types import Ints
 
 Packing = Literal["concat", "isolate"]
 #: The target of a position that is no token; torch's cross entropy ignores it by default.
 IGNORED = -100
 #: The segment of a position that is no token.
 NO_SEGMENT = -1
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,10 @@ computed of it depends on nothing around it.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from hpcscale.data.packing import IGNORED
 from hpcscale.data.store import TokenStore
-
-Ints = npt.NDArray[np.int64]
+from hpcscale.types import Ints
 
 
 def document_windows(store: TokenStore, positions: Ints, length: int) -> Ints:

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcscale.errors import ConfigError
+from hpcscale.types import Floats
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["mean", "domain", "max", "self"]
 
 

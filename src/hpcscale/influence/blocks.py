@@ -7,7 +7,7 @@ pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ from hpcscale.errors import DataError
 from hpcscale.influence.aggregate import Groups
 from hpcscale.influence.rows import Part, Rows, RowWriter, output_names
 from hpcscale.influence.store import GradientShard, check_projections
+from hpcscale.types import Progress
 
-Progress = Callable[[int, int], None]
 SCORES = "scores"
 #: Elements of a block of gradients that are held as float32 at a time: 64 MB.
 _HELD = 1 << 24

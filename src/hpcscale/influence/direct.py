@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +11,15 @@ import torch
 from torch import nn
 
 from hpcscale.errors import ConfigError
-from hpcscale.influence.aggregate import Floats, Groups
+from hpcscale.influence.aggregate import Groups
 from hpcscale.influence.blocks import SCORES
 from hpcscale.influence.dump import DumpOptions, part_of, row_blocks
 from hpcscale.influence.factors import Direction
 from hpcscale.influence.gradients import direct_scores, full_scores, mean_gradients
 from hpcscale.influence.rows import Part, RowWriter, drop_other_ranks, output_names
-from hpcscale.influence.units import Ints, Units
+from hpcscale.influence.units import Units
 from hpcscale.train.distributed import Ranks
-
-Progress = Callable[[int, int], None]
+from hpcscale.types import Floats, Ints, Progress
 
 
 @dataclass(frozen=True)

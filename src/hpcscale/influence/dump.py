@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from hpcscale.data.shards import shard_range
 from hpcscale.influence.factors import Direction
 from hpcscale.influence.gradients import unit_features
-from hpcscale.influence.rows import drop_other_ranks, output_names, shard_range
+from hpcscale.influence.rows import drop_other_ranks, output_names
 from hpcscale.influence.sketch import Sketch
 from hpcscale.influence.store import ShardWriter, shard_parts
 from hpcscale.influence.units import BATCH_TOKENS, Units
 from hpcscale.train.distributed import Ranks
+from hpcscale.types import Progress
 
-Progress = Callable[[int, int], None]
 #: Batches of one block of rows: what a kill can cost.
 _BLOCK = 16
 #: Bytes of one block of rows in memory.

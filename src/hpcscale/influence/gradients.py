@@ -10,7 +10,7 @@ the loss on q.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from hpcscale.influence.factors import Direction, Factor, Outer, frozen, hearing
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import BATCH_TOKENS, Floats, Ints, UnitBatch, Units, batch_loss
+from hpcscale.influence.units import BATCH_TOKENS, UnitBatch, Units, batch_loss
+from hpcscale.types import Floats, Ints, Progress
 
-Progress = Callable[[int, int], None]
 #: Bytes of full gradients that are held at a time.
 _FULL = 1 << 29
 #: Bytes of the wide rows of one batch.

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hpcscale.data.packing import NO_SEGMENT
+from hpcscale.types import Ints
 
-Ints = npt.NDArray[np.int64]
 Unit = Literal["document", "sequence"]
 
 

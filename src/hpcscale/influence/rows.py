@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from hpcscale.atomic import read_json, write_json
 from hpcscale.errors import DataError, TaskError
+from hpcscale.types import Ints
 
-Ints = npt.NDArray[np.int64]
 _REMEDY = "run the same command again"
 _UNITS = "units"
 
@@ -35,11 +35,6 @@ class Part:
 
     def shape(self, rows: int) -> tuple[int, ...]:
         return (rows,) if self.columns is None else (rows, self.columns)
-
-
-def shard_range(index: int, count: int, units: int) -> tuple[int, int]:
-    """The units [first, last) of shard ``index`` of ``count``."""
-    return index * units // count, (index + 1) * units // count
 
 
 def array_name(part: str, rank: int) -> str:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from hpcscale.errors import DataError
-from hpcscale.influence.rows import Ints, Part, Rows, RowWriter
+from hpcscale.influence.rows import Part, Rows, RowWriter
+from hpcscale.types import Ints
 
 #: How a number is stored: its type on disk, and as torch reads it.
 STORED: dict[str, tuple[type[np.generic], torch.dtype]] = {

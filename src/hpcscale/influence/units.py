@@ -20,9 +20,8 @@ from hpcscale.data.packing import PackedStream, Packing
 from hpcscale.data.store import TokenStore
 from hpcscale.data.windows import batch_windows, document_windows, gather_windows
 from hpcscale.model.forward import token_nll
+from hpcscale.types import Floats, Ints
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: Tokens of one batch: enough to fill the cores, and few enough for the logits to fit.
 BATCH_TOKENS = 4096

@@ -25,7 +25,8 @@ from hpcscale.errors import ConfigError
 from hpcscale.influence.factors import Direction
 from hpcscale.influence.gradients import inner_products, unit_features
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import BATCH_TOKENS, Floats, Ints, Units
+from hpcscale.influence.units import BATCH_TOKENS, Units
+from hpcscale.types import Floats, Ints
 
 _NAME = re.compile(r"(?:(dot|cosine)|adam(:[0-9.]+(?:e[+-]?\d+)?)?(-cosine)?)(?:@([1-9]\d*))?")
 #: Bytes of features of pool units, and of queries, that are held at a time.

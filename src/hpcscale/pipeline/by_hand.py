@@ -7,7 +7,7 @@ reads of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 from hpcscale.atomic import read_json, write_json, write_parquet
 from hpcscale.config.fingerprint import fingerprint
 from hpcscale.errors import CheckpointError, ConfigError, DataError
+from hpcscale.types import Progress
 
 MADE = "made.json"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def dump(
     which has its own eta. Every rank of a torchrun or srun call takes its part.
     """
     from hpcscale.cluster.entry import rank_environment
+    from hpcscale.data.shards import shard_range
     from hpcscale.influence.dump import DumpOptions, dump_units
-    from hpcscale.influence.rows import shard_range
     from hpcscale.influence.sketch import Projection, Sketch
     from hpcscale.influence.units import all_units
     from hpcscale.model.build import load_model

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from hpcscale.influence.capture_store import CapturedRows
     from hpcscale.influence.factors import Direction
     from hpcscale.influence.snapshots import Snapshot
-    from hpcscale.influence.units import Ints, Units
+    from hpcscale.influence.units import Units
     from hpcscale.train.distributed import Ranks
+    from hpcscale.types import Ints
 
 SNAPSHOTS = "snapshots"
 CAPTURE = "capture"

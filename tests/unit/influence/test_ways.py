@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from hpcscale.atomic import write_parquet
+from hpcscale.data.shards import shard_range
 from hpcscale.data.store import TokenStore
 from hpcscale.errors import ConfigError, DataError
 from hpcscale.influence.aggregate import group_queries
@@ -20,7 +21,6 @@ from hpcscale.influence.blocks import read_block, score_block
 from hpcscale.influence.direct import direct_block, query_directions
 from hpcscale.influence.dump import DumpOptions, dump_units
 from hpcscale.influence.merge import Merged, merge_blocks
-from hpcscale.influence.rows import shard_range
 from hpcscale.influence.sketch import Projection, Sketch
 from hpcscale.influence.store import GradientShard
 from hpcscale.influence.table import documents_of_rows, read_table, score_table

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from hpcscale.types import Floats
+
 Tokens = npt.NDArray[np.integer]  # type: ignore[type-arg]
 
 

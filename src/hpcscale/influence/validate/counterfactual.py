@@ -9,17 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcscale.influence.units import Floats
 from hpcscale.influence.validate.report import Table
-from hpcscale.influence.validate.setting import (
-    Progress,
-    Setting,
-    by_variant,
-    unit_losses,
-    up_to_budget,
-)
+from hpcscale.influence.validate.setting import Setting, by_variant, unit_losses, up_to_budget
 from hpcscale.influence.validate.statistics import Interval, mean_interval
 from hpcscale.influence.variants import Variant
+from hpcscale.types import Floats, Progress
 
 RANDOM = "random"
 

@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from hpcscale.atomic import atomic_writer
 from hpcscale.errors import ConfigError
-from hpcscale.influence.units import Floats
 from hpcscale.influence.validate.bm25 import bm25
 from hpcscale.influence.validate.report import Table
-from hpcscale.influence.validate.setting import Progress, Setting, by_variant, unit_losses
+from hpcscale.influence.validate.setting import Setting, by_variant, unit_losses
 from hpcscale.influence.validate.statistics import Correlation, mean_spearman
 from hpcscale.influence.variants import Variant
+from hpcscale.types import Floats, Progress
 
 Masks = npt.NDArray[np.bool_]
 

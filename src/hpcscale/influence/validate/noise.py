@@ -10,19 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpcscale.influence.units import Floats
 from hpcscale.influence.validate.foreign import other_language
 from hpcscale.influence.validate.planting import CLEAN, plant, spoilers
 from hpcscale.influence.validate.report import Table, pivot
-from hpcscale.influence.validate.setting import (
-    Progress,
-    Setting,
-    by_variant,
-    unit_losses,
-    up_to_budget,
-)
+from hpcscale.influence.validate.setting import Setting, by_variant, unit_losses, up_to_budget
 from hpcscale.influence.validate.statistics import Interval, auc, mean_interval, spearman
 from hpcscale.influence.variants import Variant
+from hpcscale.types import Floats, Progress
 
 #: The baseline: documents of low loss under the base model on top.
 PERPLEXITY = "perplexity"

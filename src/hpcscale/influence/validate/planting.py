@@ -25,7 +25,7 @@ from hpcscale.data.documents import text_id
 from hpcscale.data.store import TokenStore
 from hpcscale.data.tokenizer import Tokenizer
 from hpcscale.data.writer import StoreWriter
-from hpcscale.influence.units import Ints
+from hpcscale.types import Ints
 
 CLEAN = "clean"
 #: (text of a document, its tokens, generator) to new tokens.

@@ -10,18 +10,12 @@ import numpy as np
 
 from hpcscale.data.store import TokenStore
 from hpcscale.errors import DataError
-from hpcscale.influence.units import Floats, Ints
 from hpcscale.influence.validate.bm25 import bm25
 from hpcscale.influence.validate.report import Table, pivot
-from hpcscale.influence.validate.setting import (
-    Progress,
-    Setting,
-    by_variant,
-    unit_losses,
-    up_to_budget,
-)
+from hpcscale.influence.validate.setting import Setting, by_variant, unit_losses, up_to_budget
 from hpcscale.influence.validate.statistics import Interval, auc
 from hpcscale.influence.variants import Variant
+from hpcscale.types import Floats, Ints, Progress
 
 #: Fewer queries or documents of a domain than this say nothing about it.
 _FEWEST = 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,14 +19,13 @@ from hpcscale.data.tokenizer import Tokenizer
 from hpcscale.errors import DataError
 from hpcscale.influence.intervals import Intervals
 from hpcscale.influence.snapshots import Snapshot, Snapshots, read_snapshots
-from hpcscale.influence.units import BATCH_TOKENS, DocumentUnits, Floats, Ints
+from hpcscale.influence.units import BATCH_TOKENS, DocumentUnits
 from hpcscale.influence.variants import Checkpoint, Scores, Variant, variant_scores
 from hpcscale.model.build import load_model
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.loop import train
-
-Progress = Callable[[int, int], None]
+from hpcscale.types import Floats, Ints, Progress
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from hpcscale.types import Floats
+
 DRAWS = 2000
 _SIDES = (2.5, 97.5)
 

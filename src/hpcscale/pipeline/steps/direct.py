@@ -6,9 +6,9 @@ from hpcscale.pipeline.context import Context, StepResult
 
 
 def run(context: Context) -> StepResult:
+    from hpcscale.data.shards import shard_range
     from hpcscale.influence.direct import direct_block, query_directions
     from hpcscale.influence.dump import DumpOptions
-    from hpcscale.influence.rows import shard_range
     from hpcscale.pipeline.measuring import loaded_snapshot, query_groups, units_of
     from hpcscale.train.distributed import Ranks
 

@@ -8,8 +8,8 @@ from hpcscale.pipeline.context import Context, StepResult
 
 
 def run(context: Context) -> StepResult:
+    from hpcscale.data.shards import shard_range
     from hpcscale.influence.dump import DumpOptions, dump_units
-    from hpcscale.influence.rows import shard_range
     from hpcscale.influence.sketch import Projection, Sketch
     from hpcscale.pipeline.measuring import loaded_snapshot, units_of
     from hpcscale.train.distributed import Ranks, peak_memory

@@ -8,15 +8,11 @@ from hpcscale.pipeline.context import Context, StepResult
 SCORES = "scores.parquet"
 
 
-def shard_range(index: int, count: int, documents: int) -> tuple[int, int]:
-    """The rows [first, last) of shard ``index`` of ``count``."""
-    return index * documents // count, (index + 1) * documents // count
-
-
 def run(context: Context) -> StepResult:
     import numpy as np
     import pyarrow as pa
 
+    from hpcscale.data.shards import shard_range
     from hpcscale.data.store import TokenStore
     from hpcscale.evaluate.loss import document_nll
     from hpcscale.model.build import load_model
