@@ -46,6 +46,11 @@ def numerics(ctx: click.Context, model: str | None) -> None:
     type=click.Choice(["concat", "isolate"]),
     help="With isolate, a model that cannot keep documents apart fails.",
 )
+@click.option(
+    "--reading",
+    type=click.Choice(["file", "transformers"]),
+    help="Whose token ids count, as `tokenizer.reading` of a sweep file.",
+)
 @click.pass_context
 def model(
     ctx: click.Context,
@@ -53,6 +58,7 @@ def model(
     revision: str | None,
     sequence_length: int | None,
     packing: Packing | None,
+    reading: str | None,
 ) -> None:
     """Load a model and its tokenizer and try them on a few tokens, before a sweep does.
 
@@ -60,7 +66,7 @@ def model(
     """
     from hpcscale.pipeline.model_doctor import examine_source
 
-    ctx.exit(_print(examine_source(source, revision, sequence_length, packing)))
+    ctx.exit(_print(examine_source(source, revision, sequence_length, packing, reading)))
 
 
 def _print(findings: Iterable[Finding]) -> int:

@@ -55,9 +55,16 @@ class Patient:
 
 
 def examine_source(
-    source: str, revision: str | None, sequence_length: int | None, packing: Packing | None
+    source: str,
+    revision: str | None,
+    sequence_length: int | None,
+    packing: Packing | None,
+    reading: str | None,
 ) -> Iterator[Finding]:
-    """Findings on the model and tokenizer of a directory or hub id, as they are made."""
+    """Findings on the model and tokenizer of a directory or hub id, as they are made.
+
+    reading: as ``tokenizer.reading`` of a sweep file.
+    """
     load = partial(load_model, source, revision)
     try:
         model = load()
@@ -67,7 +74,8 @@ def examine_source(
     limit = position_limit(text_config(model)) or _USUAL_LENGTH
     length = sequence_length or min(limit, _USUAL_LENGTH)
     with tempfile.TemporaryDirectory(prefix="hpcscale-doctor-") as folder:
-        read, told = _fetched_tokenizer(source, revision, Path(folder) / "tokenizer")
+        out = Path(folder) / "tokenizer"
+        read, told = _fetched_tokenizer(source, revision, reading, out)
         yield from examine(Patient(model, load, length, packing, read), told)
 
 
@@ -161,16 +169,18 @@ def _row(patient: Patient, length: int) -> torch.Tensor:
 
 
 def _fetched_tokenizer(
-    source: str, revision: str | None, out: Path
+    source: str, revision: str | None, reading: str | None, out: Path
 ) -> tuple[Path | None, Finding | None]:
     """The fetched copy of the tokenizer beside a model; fetching compares its token ids."""
     name, where = "tokenizer ids", Path(source).expanduser()
     if where.is_dir() and not any((where / f).is_file() for f in ("tokenizer.json", "vocab.json")):
         return None, Finding(name, None, "there is no tokenizer beside the model")
     try:
-        fetch_tokenizer(source, revision, out)
+        fetch_tokenizer(source, revision, out, reading)
     except HpcscaleError as error:
         return None, Finding(name, False, "the tokenizer cannot be used", remedy=str(error))
+    if reading == "file":
+        return out, Finding(name, None, "those of the file were chosen, and are not compared")
     return out, Finding(name, True, "equal those of transformers")
 
 

@@ -90,6 +90,32 @@ def test_a_separator_that_the_model_does_not_name_is_a_note(tmp_path: Path) -> N
     assert "config.json says token 3" in result.output
 
 
+def test_a_chosen_reading_of_the_tokenizer_is_taken(tmp_path: Path) -> None:
+    """As of a tokenizer.json that splits digits, which a class of transformers leaves out."""
+    folder = save(tmp_path / "model")
+    path = folder / "tokenizer.json"
+    tokenizer = read_json(path)
+    parts = [{"type": "Digits", "individual_digits": True}, tokenizer["pre_tokenizer"]]
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
+    words = tokenizer["model"]["vocab"]
+    number = next(
+        i for i in range(VOCABULARY - 1) if len(next(w for w in words if words[w] == i)) > 1
+    )
+    merged = next(w for w in words if words[w] == number)
+    del words[merged]
+    tokenizer["model"]["vocab"] = words | {"12": number}
+    tokenizer["model"]["merges"] = [["1", "2"]]
+    path.write_text(json.dumps(tokenizer))
+    config = read_json(folder / "tokenizer_config.json")
+    kind = {"tokenizer_class": "GPT2Tokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | kind))
+    refused = doctor(folder)
+    assert (refused.exit_code, verdicts(refused)["tokenizer ids"]) == (1, "FAIL")
+    assert "reading: file" in refused.output
+    chosen = doctor(folder, "--reading", "file")
+    assert (chosen.exit_code, verdicts(chosen)["tokenizer ids"]) == (0, "skip"), chosen.output
+
+
 def test_flops_are_counted_and_set_against_those_of_the_weights(tmp_path: Path) -> None:
     result = doctor(save(tmp_path / "gpt2"))
     weights = model_flops_per_token(tiny_model(tiny_config("gpt2")), LENGTH)
