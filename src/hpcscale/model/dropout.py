@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hpcscale.errors import CheckpointError
-from hpcscale.model.probes import logits_of
+from hpcscale.model.probes import logits_of, trial
 from hpcscale.model.sample import sample_rows
 
 
@@ -57,18 +57,14 @@ def switch_off_noise(model: nn.Module) -> None:
             setattr(module, name, value)
 
 
-@torch.no_grad()
 def training_noise(model: nn.Module) -> float:
     """The largest difference between the logits of two training passes over the same tokens,
     relative to the largest logit; 0 where nothing in a training pass is random."""
-    rows, training = sample_rows(model), model.training
-    model.train()
-    passes = []
-    with torch.random.fork_rng(devices=[]):
+    rows, passes = sample_rows(model), []
+    with trial(model, training=True), torch.random.fork_rng(devices=[]):
         for seed in (0, 1):
             torch.manual_seed(seed)
             passes.append(model(input_ids=rows, use_cache=False).logits.float())
-    model.train(training)
     first, second = passes
     return float((first - second).abs().max() / first.abs().max())
 

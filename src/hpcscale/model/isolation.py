@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hpcscale.errors import ConfigError
 from hpcscale.model.attention import segment_mask
 from hpcscale.model.limits import text_config
-from hpcscale.model.probes import ROUNDING, difference, logits_of
+from hpcscale.model.probes import difference, logits_of, rounding
 from hpcscale.model.sample import sample_rows
 
 #: ``positions``: the model's layers make their masks, whatever these are, from position ids that
@@ -97,6 +97,6 @@ def _candidates(model: nn.Module) -> list[Way]:
 
 def _separates(model: nn.Module, way: Way) -> bool:
     try:
-        return isolation_error(model, way) <= ROUNDING
+        return isolation_error(model, way) <= rounding(model)
     except Exception:  # whatever a model does with an input that it does not know
         return False

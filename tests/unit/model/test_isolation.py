@@ -122,6 +122,19 @@ def test_a_mask_of_ours_is_not_tried_where_layers_have_windows(
         check_isolation(model)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "mistral", "opt"])
+def test_a_pass_in_sixteen_bits_tries_the_model_in_thirty_two(
+    tmp_path: Path, store: TokenStore, kind: str
+) -> None:
+    model, plain = load(tmp_path, kind)
+    found = evaluate(
+        model, store, sequence_length=LENGTH, packing="isolate", micro_batch=3, ranks=Ranks(),
+        precision="bf16",
+    )  # fmt: skip
+    assert found.loss == pytest.approx(plain_loss(plain, store, "isolate"), rel=0.02)
+    assert way_to_isolate(model) == ("mask" if kind == "opt" else "positions")
+
+
 def test_an_engine_s_wrappers_are_seen_through(tmp_path: Path) -> None:
     class Wrapper(torch.nn.Module):
         def __init__(self, module: torch.nn.Module) -> None:
