@@ -1,8 +1,8 @@
 """What a path names: nothing that can be read is passed over, and what is not read is counted."""
 
 import os
-import tempfile
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
