@@ -147,6 +147,20 @@ def test_an_engine_s_wrappers_are_seen_through(tmp_path: Path) -> None:
     assert mask.shape == (1, 1, 16, 16)
 
 
+@pytest.mark.slow
+def test_a_compiled_model_keeps_documents_apart(tmp_path: Path) -> None:
+    model, _ = load(tmp_path, "gpt2")
+    inputs = torch.randint(0, VOCABULARY, (3, 48), generator=torch.Generator().manual_seed(0))
+    segments = torch.arange(48).div(20, rounding_mode="floor").expand(3, -1)
+    positions = (torch.arange(48) % 20).expand(3, -1)
+    given = (inputs, inputs.roll(-1, 1))
+    apart, together = token_nll(model, *given, segments, positions), token_nll(model, *given)
+    model.compile()
+    assert torch.allclose(token_nll(model, *given, segments, positions), apart, atol=1e-5)
+    assert torch.allclose(token_nll(model, *given), together, atol=1e-5)
+    assert (apart - together).abs().max() > 0.1
+
+
 def test_position_ids_and_a_mask_of_ours_give_gpt2_the_same_bits(tmp_path: Path) -> None:
     """Runs that an earlier version began, with a mask, go on to the same numbers."""
     model, _ = load(tmp_path, "gpt2")
