@@ -7,6 +7,7 @@ from typing import Any
 
 from hpcscale.atomic import read_done, read_json
 from hpcscale.errors import ConfigError, DataError
+from hpcscale.pipeline.graph import Task
 from hpcscale.pipeline.separator import separator_changed
 from hpcscale.pipeline.steps.fetch import MODEL, PROBED
 from hpcscale.pipeline.sweep import Sweep
@@ -26,7 +27,9 @@ def refuse_outdated(sweep: Sweep) -> None:
     """Raises HpcscaleError where a sweep would go on from results that are wrong."""
     _stores_of_damaged_files(sweep)
     _stores_of_another_separator(sweep)
-    _results_of_an_unprobed_model(sweep)
+    for task in sweep.graph:
+        if task.kind == "fetch":
+            _results_of_an_unprobed_model(sweep, task)
 
 
 def _stores_of_another_separator(sweep: Sweep) -> None:
@@ -34,15 +37,15 @@ def _stores_of_another_separator(sweep: Sweep) -> None:
         raise DataError(problem)
 
 
-def _results_of_an_unprobed_model(sweep: Sweep) -> None:
+def _results_of_an_unprobed_model(sweep: Sweep, model: Task) -> None:
     """Where an earlier version trained with dropout, dropped windows, or scored by other logits."""
-    base = sweep.pipeline.base
-    marker = read_done(sweep.run_dir / base.id, base.key) if base.kind == "fetch" else None
+    marker = read_done(sweep.run_dir / model.id, model.key)
     if marker is None or PROBED in marker:
         return
-    config = read_json(sweep.run_dir / base.id / MODEL / "config.json")
+    config = read_json(sweep.run_dir / model.id / MODEL / "config.json")
+    readers = [task for task in sweep.graph if model in task.inputs.get("model", ())]
     for wrong, kinds in _wrong_results(config, sweep):
-        for task in sweep.graph:
+        for task in readers:
             if task.kind in kinds and read_done(sweep.run_dir / task.id, task.key) is not None:
                 raise ConfigError(
                     f"an earlier version of hpcscale made {task.id} in {sweep.run_dir} from a "

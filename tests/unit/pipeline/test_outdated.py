@@ -120,3 +120,20 @@ def test_results_that_are_right_go_on(
 
 def test_a_model_that_was_probed_goes_on(tmp_path: Path) -> None:
     refuse_outdated(of_model(tmp_path, {"model_type": "opt", "dropout": 0.1}, probed=True))
+
+
+def test_so_are_scores_of_a_model_beside_the_base(tmp_path: Path) -> None:
+    scorer = tmp_path / "scorer"
+    scorer.mkdir()
+    (scorer / "config.json").write_text(json.dumps({"model_type": "granite"}))
+    config = {"model_type": "gpt2"}
+    chosen = f"selection=[{{name: low, method: perplexity, model: {scorer}, keep: low, rate: 0.5}}]"
+    sweep = of_model(tmp_path, config, chosen)
+    refuse_outdated(sweep)
+    (fetched,) = [task for task in sweep.graph if task.name == "models/scorer"]
+    copy = sweep.run_dir / fetched.id
+    granite = {"model_type": "granite", "logits_scaling": 8.0}
+    (copy / "model" / "config.json").write_text(json.dumps(granite))
+    write_done(copy, fetched.key, ["model/config.json"])
+    with pytest.raises(ConfigError, match=r"scores/perplexity-scorer/.*`granite` by other logits"):
+        refuse_outdated(sweep)
