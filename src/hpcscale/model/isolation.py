@@ -98,5 +98,7 @@ def _candidates(model: nn.Module) -> list[Way]:
 def _separates(model: nn.Module, way: Way) -> bool:
     try:
         return isolation_error(model, way) <= rounding(model)
+    except torch.OutOfMemoryError:  # which says nothing of the model
+        raise
     except Exception:  # whatever a model does with an input that it does not know
         return False

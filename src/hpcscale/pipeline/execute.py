@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpcscale.errors import Preempted
+from hpcscale.pipeline.outdated import refuse_outdated
 from hpcscale.pipeline.progress import Display
 from hpcscale.pipeline.records import write_records, write_specs
 from hpcscale.pipeline.skipped import skipped_lines
@@ -100,6 +101,7 @@ def prepare(sweep: Sweep, say: Callable[[str], None]) -> bool:
     done = {name for name, state in states.items() if state.state is State.DONE}
     needed = Graph(sweep.prepared()).needed(done)
     start = [task for task in needed if not states[task.id].alive]
+    refuse_outdated(sweep)
     for line in skipped_lines(sweep):
         say(line)
     if not start:
