@@ -21,9 +21,9 @@ from torch.nn import functional
 from hpcscale.config.model import Shape
 from hpcscale.data.store import TokenStore
 from hpcscale.data.writer import StoreWriter
-from hpcscale.influence.gradients import direct_scores, mean_gradients, unit_features
+from hpcscale.influence.examples import DocumentExamples
+from hpcscale.influence.gradients import direct_scores, example_features, mean_gradients
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import DocumentUnits
 from hpcscale.model.build import build_model
 
 SMALL = Shape(layers=4, width=128, heads=4)
@@ -40,12 +40,12 @@ def world(folder: Path, shape: Shape, vocabulary: int, length: int, documents: i
     writer.finish("pool", vocabulary - 1, {})
     store = TokenStore.open(folder)
     model = build_model(shape, vocabulary, length, vocabulary - 1)
-    return model, store, DocumentUnits(store, np.arange(documents), length)
+    return model, store, DocumentExamples(store, np.arange(documents), length)
 
 
 def plain_pass(
     model: nn.Module,
-    units: DocumentUnits,
+    units: DocumentExamples,
     batch_tokens: int,
     device: str = "cpu",
     bf16: bool = False,
@@ -90,7 +90,7 @@ def compare(
     return ratios
 
 
-def ways_of(model: nn.Module, units: DocumentUnits, batch_tokens: int) -> dict[str, Any]:
+def ways_of(model: nn.Module, units: DocumentExamples, batch_tokens: int) -> dict[str, Any]:
     cpu, everything = torch.device("cpu"), np.arange(units.count)
     mean = np.full((1, units.count), 1 / units.count)
     direction = mean_gradients(model, units, mean, device=cpu, batch_tokens=batch_tokens)
@@ -100,11 +100,11 @@ def ways_of(model: nn.Module, units: DocumentUnits, batch_tokens: int) -> dict[s
     }
     for rank, dimension in (("auto", 4096), ("auto", 1024), ("auto", 16384), (64, 4096)):
         sketch = Sketch(model, Projection(rank, dimension), cpu)  # type: ignore[arg-type]
-        ways[f"dump, rank {rank}, {dimension}"] = lambda sketch=sketch: unit_features(
+        ways[f"dump, rank {rank}, {dimension}"] = lambda sketch=sketch: example_features(
             model, units, everything, sketch, batch_tokens=batch_tokens
         )
     default = Sketch(model, Projection(), cpu)
-    ways["Adam-aware dump, the default"] = lambda: unit_features(
+    ways["Adam-aware dump, the default"] = lambda: example_features(
         model, units, everything, default, scale=roots, batch_tokens=batch_tokens
     )
     ways["direct, exact"] = lambda: direct_scores(
@@ -138,7 +138,7 @@ def _states(model: nn.Module) -> list[dict[str, torch.Tensor]]:
 
 
 def exact_scores(
-    model: nn.Module, states: Any, pool: DocumentUnits, queries: DocumentUnits, tokens: int
+    model: nn.Module, states: Any, pool: DocumentExamples, queries: DocumentExamples, tokens: int
 ) -> Any:
     """Ours, the gradient of the mean query included."""
     cpu, mean = torch.device("cpu"), np.full((1, queries.count), 1 / queries.count)
@@ -158,7 +158,7 @@ def libraries(folder: Path, asked: Namespace) -> None:
     print(f"{n} documents of 128 tokens against the mean of {m} queries, 3 checkpoints, 4 x 128\n")
     model, store, _ = world(folder, SMALL, 2048, 128, n + m)
     pool, queries = (
-        DocumentUnits(store, which, 128) for which in (np.arange(n), np.arange(n, n + m))
+        DocumentExamples(store, which, 128) for which in (np.arange(n), np.arange(n, n + m))
     )
     states, tokens = _states(model), 8 * 128
 
@@ -207,7 +207,7 @@ def practice(folder: Path, asked: Namespace) -> None:
     print("|---|---|---|---|---|")
     for m in sizes:
         pool, queries = (
-            DocumentUnits(store, which, 128) for which in (np.arange(n), np.arange(n, n + m))
+            DocumentExamples(store, which, 128) for which in (np.arange(n), np.arange(n, n + m))
         )
         began = now()
         theirs = baseline_practice(model, states, RATES, pool, queries)
@@ -223,14 +223,14 @@ def practice(folder: Path, asked: Namespace) -> None:
 
 
 def sketched_scores(
-    model: nn.Module, states: Any, pool: DocumentUnits, queries: DocumentUnits
+    model: nn.Module, states: Any, pool: DocumentExamples, queries: DocumentExamples
 ) -> Any:
     total = np.zeros((pool.count, queries.count))
     for rate, state in zip(RATES, states, strict=True):
         model.load_state_dict(state)
         sketch = Sketch(model, Projection(), torch.device("cpu"))
         rows, columns = (
-            unit_features(model, u, np.arange(u.count), sketch, batch_tokens=1024)
+            example_features(model, u, np.arange(u.count), sketch, batch_tokens=1024)
             for u in (pool, queries)
         )
         total += rate * (rows @ columns.T).numpy()
@@ -257,12 +257,12 @@ def memory(folder: Path, asked: Namespace) -> None:
 
 
 def dump_alone(folder: str, n: int) -> None:
-    from hpcscale.influence.dump import DumpOptions, dump_units
+    from hpcscale.influence.dump import DumpOptions, dump_examples
     from hpcscale.train.distributed import Ranks
 
     model, _, units = world(Path(folder) / "store", SMALL, 2048, 32, n)
     sketch = Sketch(model, Projection(), torch.device("cpu"))
-    dump_units(
+    dump_examples(
         model, units, (0, n), sketch, Path(folder) / "out", DumpOptions(batch_tokens=1024),
         ranks=Ranks(),
     )  # fmt: skip
@@ -285,7 +285,7 @@ def gpu(folder: Path, asked: Namespace) -> None:
     )
 
     def dump(precision: str) -> torch.Tensor:
-        return unit_features(
+        return example_features(
             model, units, everything, sketch, precision=precision, batch_tokens=tokens
         )
 

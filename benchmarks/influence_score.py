@@ -24,7 +24,7 @@ import torch
 
 from hpcscale.influence.aggregate import Groups
 from hpcscale.influence.blocks import score_block
-from hpcscale.influence.store import GradientShard, ShardWriter
+from hpcscale.influence.gradient_shards import GradientShard, ShardWriter
 
 
 def make_shard(folder: Path, rows: int, dimension: int) -> None:

@@ -24,9 +24,9 @@ from influence_parts import plain_pass
 from scipy.stats import rankdata
 from small_model import LENGTH, Trained, trained
 
-from hpcscale.influence.gradients import unit_features
+from hpcscale.influence.examples import DocumentExamples
+from hpcscale.influence.gradients import example_features
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import DocumentUnits
 
 RANKS = ["auto", "8", "16", "32", "64", "128", "none"]
 CPU = torch.device("cpu")
@@ -77,13 +77,13 @@ def main() -> None:
 
 
 def measure(made: Trained, asked: argparse.Namespace) -> None:
-    units = DocumentUnits(made.store, made.held_out, LENGTH)
+    units = DocumentExamples(made.store, made.held_out, LENGTH)
     roots = {name: p.sqrt() for name, p in made.adam.items()}
     whole = Sketch(made.model, Projection(None, None), CPU)
     print(f"{asked.documents} documents, {asked.queries} queries, {asked.seeds} seeds, "
           f"{whole.dimension} parameters\n")  # fmt: skip
     for metric, scale in (("plain", None), ("Adam-aware", roots)):
-        exact = unit_features(made.model, units, np.arange(units.count), whole, scale=scale)
+        exact = example_features(made.model, units, np.arange(units.count), whole, scale=scale)
         expected = scores(exact, asked.documents)
         print(f"**{metric}**\n\n| rank | dimension | dot, mean [range] | cosine | cost |")
         print("|---|---|---|---|---|")
@@ -112,15 +112,15 @@ def gradient_of(row: torch.Tensor, whole: Sketch) -> dict[str, torch.Tensor]:
     return {name: row[b.place].view(b.shape) for name, b in whole.blocks.items()}
 
 
-def cost(model: Any, units: DocumentUnits, sketch: Sketch, scale: Any) -> float:
+def cost(model: Any, units: DocumentExamples, sketch: Sketch, scale: Any) -> float:
     """Processor time of a dump of 64 documents against a plain forward and backward of them."""
-    some = DocumentUnits(units.store, units.positions[:64], units.length)
+    some = DocumentExamples(units.store, units.positions[:64], units.length)
     ratios = []
     for _ in range(3):
         began = time.process_time()
         plain_pass(model, some, 1024)
         middle = time.process_time()
-        unit_features(model, some, np.arange(some.count), sketch, scale=scale, batch_tokens=1024)
+        example_features(model, some, np.arange(some.count), sketch, scale=scale, batch_tokens=1024)
         ratios.append((time.process_time() - middle) / (middle - began))
     return statistics.median(ratios)
 

@@ -120,16 +120,16 @@ def watchers_of(
 ) -> list[Any]:
     """The watchers that the settings ask for."""
     from hpcscale.influence.capture import Capture
-    from hpcscale.influence.intervals import Intervals
+    from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
     from hpcscale.influence.sketch import Projection
     from hpcscale.influence.snapshots import Snapshots
 
     found: list[Any] = []
     if s["snapshots"]:
-        intervals = Intervals.of(config, stream.n_tokens, s["snapshots"])
+        intervals = CheckpointSchedule.of(config, stream.n_tokens, s["snapshots"])
         found.append(Snapshots(out / "snapshots", model, config, intervals, ranks))
     if s["capture"]:
-        intervals = Intervals.of(config, stream.n_tokens, s["snapshots"] or 2)
+        intervals = CheckpointSchedule.of(config, stream.n_tokens, s["snapshots"] or 2)
         projection = Projection(s["rank"] or None, s["dimension"] or None)
         ids = stream_ids(out)
         found.append(

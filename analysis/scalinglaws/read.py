@@ -21,7 +21,7 @@ from scalinglaws.checks import (
     not_positive,
     repeated,
 )
-from scalinglaws.doubts import doubts
+from scalinglaws.data_warnings import doubts
 from scalinglaws.errors import AnalysisError
 
 #: The columns that the analysis knows; only tokens and loss must be there.

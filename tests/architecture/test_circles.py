@@ -20,13 +20,13 @@ KNOWN = [
     # Builders of tasks hold the Pipeline that makes them, and helpers of a sweep take the Sweep
     # that calls them: the pipeline has to be divided into plan and run to cut it.
     {
-        "hpcscale.pipeline.analysis",
-        "hpcscale.pipeline.reliability",
-        "hpcscale.pipeline.separator",
-        "hpcscale.pipeline.stages",
-        "hpcscale.pipeline.sweep",
-        "hpcscale.pipeline.tracin",
-        "hpcscale.pipeline.trunk",
+        "hpcscale.plan.analysis",
+        "hpcscale.preview.reliability",
+        "hpcscale.preview.separator",
+        "hpcscale.plan.stages",
+        "hpcscale.opened",
+        "hpcscale.plan.tracin",
+        "hpcscale.plan.trunk",
     },
 ]
 

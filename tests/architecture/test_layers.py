@@ -92,8 +92,8 @@ def test_the_analysis_knows_neither_hpcscale_nor_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["hpcscale.cli.main", "hpcscale.config.load", "hpcscale.pipeline.sweep",
-               "hpcscale.pipeline.checks", "hpcscale.selection.registry"],
+    "module", ["hpcscale.cli.main", "hpcscale.config.load", "hpcscale.opened",
+               "hpcscale.preview.checks", "hpcscale.selection.registry"],
 )  # fmt: skip
 def test_nothing_heavy_is_imported_to_start_or_to_plan(module: str) -> None:
     code = (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpcscale.influence.capture_store import CapturedRows, read_capture
-from hpcscale.influence.store import unpack
+from hpcscale.influence.gradient_shards import unpack
 from training import make_store, run_ranks, train_here
 
 pytestmark = pytest.mark.distributed

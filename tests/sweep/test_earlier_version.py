@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpcscale.atomic import read_json
-from hpcscale.pipeline.steps.analyse import RESULTS, collect
-from hpcscale.pipeline.sweep import open_sweep
+from hpcscale.opened import open_sweep
+from hpcscale.worker.steps.analyse import RESULTS, collect
 from support import Run
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "version-0.1.0.tar.xz"

@@ -14,10 +14,10 @@ import pytest
 
 from hpcscale.atomic import read_json
 from hpcscale.errors import TaskError
-from hpcscale.pipeline.steps.analyse import COSTS, CURVES, OVERLAP, RESULTS, collect
-from hpcscale.pipeline.tables.costs import collect_costs
-from hpcscale.pipeline.tables.curves import collect_curves
-from hpcscale.pipeline.tables.setting import collect_setting
+from hpcscale.results.costs import collect_costs
+from hpcscale.results.curves import collect_curves
+from hpcscale.results.setting import collect_setting
+from hpcscale.worker.steps.analyse import COSTS, CURVES, OVERLAP, RESULTS, collect
 from support import command
 
 SWEEP = """\

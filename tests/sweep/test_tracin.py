@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from hpcscale.pipeline import by_hand
+from hpcscale.tools import influence as by_hand
 from support import Run, command
 
 TRACIN = """\

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hpcscale.data.packing import Packing
-    from hpcscale.pipeline.finding import Finding
+    from hpcscale.doctor.finding import Finding
 
 
 @click.group("doctor")
@@ -28,7 +28,7 @@ def numerics(ctx: click.Context, model: str | None) -> None:
 
     Takes under a minute with the tiny model. Ends with exit code 1 where a bound is broken.
     """
-    from hpcscale.pipeline.numerics import examine
+    from hpcscale.doctor.numerics import examine
 
     ctx.exit(_print(examine(model)))
 
@@ -64,7 +64,7 @@ def model(
 
     Ends with exit code 1 where a sweep of this model would be wrong or would stop.
     """
-    from hpcscale.pipeline.model_doctor import examine_source
+    from hpcscale.doctor.model import examine_source
 
     ctx.exit(_print(examine_source(source, revision, sequence_length, packing, reading)))
 

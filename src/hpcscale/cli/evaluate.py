@@ -35,7 +35,7 @@ def command(
     RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or Slurm's own variables under srun, make this
     one rank of several; rank 0 prints.
     """
-    from hpcscale.pipeline.evaluation import evaluate_models, resolve_eval_data
+    from hpcscale.tools.evaluate import evaluate_models, resolve_eval_data
 
     asked = {"sequence_length": sequence_length, "packing": packing, "precision": precision}
     target = resolve_eval_data(data, {k: v for k, v in asked.items() if v is not None})

@@ -83,7 +83,7 @@ def dump(
     killed goes on where it stopped. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or srun's
     variables, make this one rank of several.
     """
-    from hpcscale.pipeline.by_hand import Measure, dump
+    from hpcscale.tools.influence import Measure, dump
 
     with click.progressbar(length=1000, label="gradients", file=sys.stderr) as bar:
         made = dump(
@@ -110,7 +110,7 @@ def score(
     query_weight: dict[str, float],
 ) -> None:  # fmt: skip
     """Multiply a dump of the pool, POOL, with one of the queries: one score block."""
-    from hpcscale.pipeline.by_hand import score
+    from hpcscale.tools.influence import score
 
     if aggregate == "self" and normalise == "cosine":
         raise click.UsageError("a document's cosine with itself is 1; drop --normalise cosine")
@@ -132,7 +132,7 @@ def merge(
     json_list: Path | None, dataset: Path | None,
 ) -> None:  # fmt: skip
     """Sum BLOCKS over checkpoints, shards and queries: one row a document."""
-    from hpcscale.pipeline.by_hand import merge, pool_of
+    from hpcscale.tools.influence import merge, pool_of
 
     count = merge(blocks, data, out)
     click.echo(f"{out}: {count} documents")
@@ -152,7 +152,7 @@ def inspect(
     json_list: Path | None, dataset: Path | None,
 ) -> None:  # fmt: skip
     """Show the documents of highest and lowest score in SCORES, a scores.parquet or a run."""
-    from hpcscale.pipeline.inspect import describe, draw_histogram, find_scores, open_scores
+    from hpcscale.tools.scores import describe, draw_histogram, find_scores, open_scores
 
     found = find_scores(scores)
     writes = figure or json_list or dataset
@@ -174,7 +174,7 @@ def _export(
 ) -> None:  # fmt: skip
     if not (dataset or json_list):
         return
-    from hpcscale.pipeline.inspect import export, open_scores
+    from hpcscale.tools.scores import export, open_scores
 
     export(open_scores(scores, data, tokenizer), dataset, json_list)
     for path in filter(None, (json_list, dataset)):

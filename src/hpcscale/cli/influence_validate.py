@@ -107,7 +107,7 @@ def counterfactual(**given: Any) -> None:
 
 
 def _run(experiment: Any, given: dict[str, Any]) -> None:
-    from hpcscale.pipeline.validation import Request, validate
+    from hpcscale.tools.validate import Request, validate
 
     run, out = given.pop("run"), given.pop("out")
     for name in ("proxy_tokens", "budget", "global_batch"):

@@ -68,8 +68,8 @@ def _read(
     """The grid and the earlier losses that ``source`` and the options give."""
     from hpcscale.cli.analysis_options import columns_of
     from hpcscale.config.load import load_sweep
-    from hpcscale.pipeline.power import design_of, pilot_of
-    from hpcscale.pipeline.sweep import run_directory
+    from hpcscale.opened import run_directory
+    from hpcscale.preview.power import design_of, pilot_of
     from scalinglaws.inputs import read_inputs
     from scalinglaws.power import Design
 

@@ -13,7 +13,7 @@ import click
 @click.option("--all", "every", is_flag=True, help="List every task, not only what is not done.")
 def command(run: Path, follow: bool, every: bool) -> None:
     """Show the tasks of RUN, a run directory."""
-    from hpcscale.pipeline.status import follow_run, status_text
+    from hpcscale.tools.status import follow_run, status_text
 
     if follow:
         follow_run(run)

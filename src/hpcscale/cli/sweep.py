@@ -35,11 +35,11 @@ def command(
     follow: bool | None,
 ) -> None:
     """Run the sweep of FILE; called again, go on with what is missing."""
+    from hpcscale.backends.execute import execute
     from hpcscale.cluster.environment import unused_options
-    from hpcscale.pipeline.checks import check
-    from hpcscale.pipeline.execute import execute
-    from hpcscale.pipeline.explain import dry_run_text, outcome_text, plan_text
-    from hpcscale.pipeline.sweep import open_sweep
+    from hpcscale.opened import open_sweep
+    from hpcscale.preview.checks import check
+    from hpcscale.preview.text import dry_run_text, outcome_text, plan_text
 
     sweep = open_sweep(file, overrides, executor, site, dry_run)
     plan = sweep.plan()
@@ -51,7 +51,7 @@ def command(
         for line in unused_options(os.environ, sweep.profile):
             click.echo(f"hpcscale: {line}", err=True)
     if dry_run:
-        from hpcscale.pipeline.power import power_lines
+        from hpcscale.preview.power import power_lines
 
         click.echo("\n".join(power_lines(sweep)))
         click.echo(dry_run_text(sweep, plan))

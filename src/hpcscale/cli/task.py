@@ -16,7 +16,7 @@ def command(run: str, tasks: tuple[str, ...]) -> None:
 
     RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT make this one rank of several.
     """
-    from hpcscale.pipeline.task import run_tasks_entry
+    from hpcscale.worker.run import run_tasks_entry
 
     os.environ.setdefault("RANK", "0")
     os.environ.setdefault("LOCAL_RANK", "0")

@@ -20,7 +20,7 @@ from hpcscale.cluster.environment import launcher_leftovers
 
 #: Imported once by the server; each costs seconds, a fork costs milliseconds.
 PRELOAD = ["torch", "transformers.models.gpt2.modeling_gpt2", "pyarrow.parquet"]
-ENTRY = "hpcscale.pipeline.task:run_tasks_entry"
+ENTRY = "hpcscale.worker.run:run_tasks_entry"
 _WATCH = 1.0
 
 

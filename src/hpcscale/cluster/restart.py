@@ -19,7 +19,7 @@ _FAILED_CODE = 1
 #: failure therefore leaves a file. Only a job that Slurm still counts as running is sent back: one
 #: that was cancelled, requeued or timed out meanwhile is none of ours. The array element is named,
 #: since the last element's own job id is that of its whole array. The task itself ends restarts
-#: that are too many, and says so (pipeline/attempts.py); the count here is for one that never
+#: that are too many, and says so (rundir/attempts.py); the count here is for one that never
 #: gets so far.
 _REQUEUE = """\
 code=$?

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from hpcscale.atomic import atomic_directory, sha256_file
 from hpcscale.config.data import CorpusConfig, Role
 from hpcscale.data.corpora import Corpus, open_corpus
+from hpcscale.data.fill_store import Encoded, Taking
 from hpcscale.data.report import ReadReport
-from hpcscale.data.take import Encoded, Taking
 from hpcscale.data.tokenizer import Tokenizer, use_threads
 from hpcscale.data.writer import ARRAYS, FORMAT_VERSION, MANIFEST, StoreWriter
 from hpcscale.errors import DataError

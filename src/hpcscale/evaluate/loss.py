@@ -21,7 +21,7 @@ from hpcscale.model.limits import check_reads
 from hpcscale.model.probes import head_is_last, selected_logits
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import DTYPES
-from hpcscale.train.feed import batch_tensors
+from hpcscale.train.prefetch import batch_tensors
 
 #: Tokens of one scoring batch: enough to fill the cores, and a few MB of logits.
 SCORE_BATCH_TOKENS = 4096

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from hpcscale.errors import DataError
 from hpcscale.influence.aggregate import Groups
-from hpcscale.influence.rows import Part, Rows, RowWriter, output_names
-from hpcscale.influence.store import GradientShard, check_projections
+from hpcscale.influence.gradient_shards import GradientShard, check_projections
+from hpcscale.influence.row_files import Part, Rows, RowWriter, output_names
 from hpcscale.types import Progress
 
 SCORES = "scores"

@@ -38,11 +38,11 @@ from hpcscale.influence.capture_store import (
     rank_folders,
     write_manifest,
 )
-from hpcscale.influence.factors import Factor, hearing
-from hpcscale.influence.intervals import Intervals
-from hpcscale.influence.pieces import TokenGroups, Unit, pieces_of
+from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
+from hpcscale.influence.factors import Factor, factor_hooks
+from hpcscale.influence.gradient_shards import STORED, pack
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.store import STORED, pack
+from hpcscale.influence.spans import TokenGroups, Unit, spans_of
 from hpcscale.train.batching import BatchPlan
 from hpcscale.train.checkpoint import Position
 from hpcscale.train.distributed import Ranks
@@ -76,7 +76,7 @@ class Capture(Silent):
         stream: PackedStream,
         ids: npt.NDArray[np.uint64],
         projection: Projection,
-        intervals: Intervals,
+        intervals: CheckpointSchedule,
         ranks: Ranks,
         *,
         unit: Unit = "document",
@@ -110,7 +110,7 @@ class Capture(Silent):
             writer.commit()
             writer.close()
         self._check_rows(position.step, found)
-        self._open.enter_context(hearing(engine.module, self._hear))
+        self._open.enter_context(factor_hooks(engine.module, self._hear))
 
     def _left_over(self) -> list[Path]:
         """This rank's share of what ranks left that this attempt does not have."""
@@ -125,7 +125,7 @@ class Capture(Silent):
         expected = 0
         if step:
             first, last = self.plan.step_rows(step - 1)
-            expected = len(pieces_of(self.stream.rows(first, last).segments, self.unit))
+            expected = len(spans_of(self.stream.rows(first, last).segments, self.unit))
         total = int(self.ranks.all_sum([found])[0])
         if total != expected:
             raise lost_rows(self.folder, step, total, expected)
@@ -134,7 +134,7 @@ class Capture(Silent):
         self._end_pass()
         if weightless:
             return
-        pieces = pieces_of(batch.segments, self.unit)
+        pieces = spans_of(batch.segments, self.unit)
         own_tokens = batch.tokens[pieces.row]
         identity = (batch.first_row + pieces.row).astype(np.uint64)
         if self.unit == "document":

@@ -17,8 +17,8 @@ from torch import Tensor
 from hpcscale.influence.aggregate import Groups
 from hpcscale.influence.blocks import SCORES, targets_of
 from hpcscale.influence.capture_store import CapturedRows
-from hpcscale.influence.rows import Part, RowWriter, output_names
-from hpcscale.influence.store import GradientShard, check_projections, unpack
+from hpcscale.influence.gradient_shards import GradientShard, check_projections, unpack
+from hpcscale.influence.row_files import Part, RowWriter, output_names
 from hpcscale.types import Ints
 
 #: Elements of captured gradients that are held as float32 at a time: 64 MB.

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from hpcscale.atomic import read_json, write_json
 from hpcscale.errors import CheckpointError, DataError
-from hpcscale.influence.rows import map_array
+from hpcscale.influence.row_files import map_array
 
 Array = npt.NDArray[Any]
 MANIFEST = "manifest.json"

@@ -14,10 +14,10 @@ from hpcscale.errors import ConfigError
 from hpcscale.influence.aggregate import Groups
 from hpcscale.influence.blocks import SCORES
 from hpcscale.influence.dump import DumpOptions, part_of, row_blocks
+from hpcscale.influence.examples import Examples
 from hpcscale.influence.factors import Direction
 from hpcscale.influence.gradients import direct_scores, full_scores, mean_gradients
-from hpcscale.influence.rows import Part, RowWriter, drop_other_ranks, output_names
-from hpcscale.influence.units import Units
+from hpcscale.influence.row_files import Part, RowWriter, drop_other_ranks, output_names
 from hpcscale.train.distributed import Ranks
 from hpcscale.types import Floats, Ints, Progress
 
@@ -39,7 +39,7 @@ class Along:
 
 def query_directions(
     model: nn.Module,
-    queries: Units,
+    queries: Examples,
     groups: Groups,
     normalise: bool,
     scale: Direction | None,
@@ -69,7 +69,7 @@ def query_directions(
 
 def _norms(
     model: nn.Module,
-    units: Units,
+    units: Examples,
     scale: Direction | None,
     options: DumpOptions,
     device: torch.device,
@@ -84,7 +84,7 @@ def _norms(
 
 def direct_block(
     model: nn.Module,
-    units: Units,
+    units: Examples,
     bounds: tuple[int, int],
     along: Along,
     out: Path,
@@ -120,7 +120,7 @@ class _Scorer:
     def __init__(
         self,
         model: nn.Module,
-        units: Units,
+        units: Examples,
         along: Along,
         options: DumpOptions,
         device: torch.device,

@@ -10,12 +10,12 @@ import numpy.typing as npt
 from torch import nn
 
 from hpcscale.data.shards import shard_range
+from hpcscale.influence.examples import BATCH_TOKENS, Examples
 from hpcscale.influence.factors import Direction
-from hpcscale.influence.gradients import unit_features
-from hpcscale.influence.rows import drop_other_ranks, output_names
+from hpcscale.influence.gradient_shards import ShardWriter, shard_parts
+from hpcscale.influence.gradients import example_features
+from hpcscale.influence.row_files import drop_other_ranks, output_names
 from hpcscale.influence.sketch import Sketch
-from hpcscale.influence.store import ShardWriter, shard_parts
-from hpcscale.influence.units import BATCH_TOKENS, Units
 from hpcscale.train.distributed import Ranks
 from hpcscale.types import Progress
 
@@ -36,9 +36,9 @@ class DumpOptions:
     batch_tokens: int = BATCH_TOKENS
 
 
-def dump_units(
+def dump_examples(
     model: nn.Module,
-    units: Units,
+    units: Examples,
     bounds: tuple[int, int],
     sketch: Sketch,
     out: Path,
@@ -66,7 +66,7 @@ def dump_units(
     tokens = units.tokens[mine]
     most = max(1, _BLOCK_BYTES // (4 * sketch.dimension))
     for begin, end in row_blocks(tokens, writer.done, options.batch_tokens, most):
-        sketches = unit_features(
+        sketches = example_features(
             model, units, mine[begin:end], sketch,
             precision=options.precision, scale=scale, batch_tokens=options.batch_tokens,
         )  # fmt: skip

@@ -23,7 +23,7 @@ Direction = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Outer:
+class OuterProduct:
     """A token's gradient is ``left`` times ``right``: a matrix parameter, [.., rows], [.., cols].
 
     ``left`` may be int64 [..] instead: row numbers, as of an embedding.
@@ -38,37 +38,37 @@ class Outer:
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class Vector:
     """A token's gradient of a vector parameter itself, [.., size]."""
 
     value: Tensor
 
 
-Factor = Outer | Plain
+Factor = OuterProduct | Vector
 Factors = Callable[[Any, Tensor, Tensor], dict[str, Factor]]
 #: What hears a module's factors by parameter name, in the order of the backward pass.
-Hearer = Callable[[str, Factor], None]
+FactorHook = Callable[[str, Factor], None]
 
 
 def _conv1d(module: Any, x: Tensor, b: Tensor) -> dict[str, Factor]:
     """GPT-2's Conv1D: y = x W + c with W [in, out]."""
-    return {"weight": Outer(x, b), "bias": Plain(b)}
+    return {"weight": OuterProduct(x, b), "bias": Vector(b)}
 
 
 def _linear(module: Any, x: Tensor, b: Tensor) -> dict[str, Factor]:
     """y = x W^T + c with W [out, in]."""
-    return {"weight": Outer(b, x), "bias": Plain(b)}
+    return {"weight": OuterProduct(b, x), "bias": Vector(b)}
 
 
 def _embedding(module: Any, ids: Tensor, b: Tensor) -> dict[str, Factor]:
     """y = W[ids]."""
-    return {"weight": Outer(ids, b)}
+    return {"weight": OuterProduct(ids, b)}
 
 
 def _layer_norm(module: Any, x: Tensor, b: Tensor) -> dict[str, Factor]:
     """y = n(x) * w + c."""
     normal = nn.functional.layer_norm(x, module.normalized_shape, eps=module.eps)
-    return {"weight": Plain(normal * b), "bias": Plain(b)}
+    return {"weight": Vector(normal * b), "bias": Vector(b)}
 
 
 def _rms_norm(module: Any, x: Tensor, b: Tensor) -> dict[str, Factor]:
@@ -76,7 +76,7 @@ def _rms_norm(module: Any, x: Tensor, b: Tensor) -> dict[str, Factor]:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if eps is None:
         eps = torch.finfo(x.dtype).eps
-    return {"weight": Plain(x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * b)}
+    return {"weight": Vector(x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * b)}
 
 
 _LINEAR = ("weight", "bias")
@@ -128,7 +128,7 @@ def parts_of(model: nn.Module) -> list[_Part]:
 
 
 @contextmanager
-def hearing(model: nn.Module, hearer: Hearer) -> Iterator[None]:
+def factor_hooks(model: nn.Module, hearer: FactorHook) -> Iterator[None]:
     """While open, each backward through ``model`` tells ``hearer`` the factors of every parameter.
 
     Factors are float32 at least, of shape [B, T, ..], and belong to the loss that is propagated
@@ -142,7 +142,7 @@ def hearing(model: nn.Module, hearer: Hearer) -> Iterator[None]:
             handle.remove()
 
 
-def _tap(part: _Part, hearer: Hearer) -> Callable[..., Tensor]:
+def _tap(part: _Part, hearer: FactorHook) -> Callable[..., Tensor]:
     def forward_hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         seen = inputs[0].detach()
         # Behind a frozen embedding nothing asks for a gradient yet.

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpcscale.influence.factors import Direction, Factor, Outer, frozen, hearing
+from hpcscale.influence.examples import BATCH_TOKENS, ExampleBatch, Examples, batch_loss
+from hpcscale.influence.factors import Direction, Factor, OuterProduct, factor_hooks, frozen
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import BATCH_TOKENS, UnitBatch, Units, batch_loss
 from hpcscale.types import Floats, Ints, Progress
 
 #: Bytes of full gradients that are held at a time.
@@ -27,9 +27,9 @@ _FULL = 1 << 29
 _WIDE = 1 << 29
 
 
-def unit_features(
+def example_features(
     model: nn.Module,
-    units: Units,
+    units: Examples,
     which: Ints,
     sketch: Sketch,
     *,
@@ -53,7 +53,7 @@ def unit_features(
             sketch.add_scaled(heard[0], name, factor, scale[name])
 
     rows = max(1, _WIDE // (4 * sketch.width))
-    with frozen(model), hearing(model, hear):
+    with frozen(model), factor_hooks(model, hear):
         for batch in units.batches(which, batch_tokens, rows):
             heard[:] = [sketch.collect(len(batch.unit))]
             batch_loss(model, batch, sketch.device, precision).backward()  # type: ignore[no-untyped-call]
@@ -64,7 +64,7 @@ def unit_features(
 
 def mean_gradients(
     model: nn.Module,
-    units: Units,
+    units: Examples,
     weights: Floats,
     *,
     device: torch.device,
@@ -93,7 +93,7 @@ def mean_gradients(
 
 def direct_scores(
     model: nn.Module,
-    units: Units,
+    units: Examples,
     directions: Sequence[Direction],
     *,
     device: torch.device,
@@ -117,7 +117,7 @@ def direct_scores(
             terms.append(torch.stack([_along(factor, d[name]) for d in directions], 1))
 
     done = 0
-    with frozen(model), hearing(model, hear):
+    with frozen(model), factor_hooks(model, hear):
         for batch in units.batches(chosen, batch_tokens):
             terms.clear()
             batch_loss(model, batch, device, precision).backward()  # type: ignore[no-untyped-call]
@@ -130,7 +130,7 @@ def direct_scores(
 
 def _along(factor: Factor, direction: Tensor) -> Tensor:
     """The inner product of each row's gradient with a direction, [B]; summed in float64."""
-    if not isinstance(factor, Outer):
+    if not isinstance(factor, OuterProduct):
         return (factor.value @ direction.to(factor.value.dtype)).double().sum(1)
     direction = direction.to(factor.right.dtype)
     seen = direction[factor.left] if factor.by_row else factor.left @ direction
@@ -139,7 +139,7 @@ def _along(factor: Factor, direction: Tensor) -> Tensor:
 
 def full_scores(
     model: nn.Module,
-    units: Units,
+    units: Examples,
     directions: Sequence[Direction],
     *,
     device: torch.device,
@@ -162,7 +162,7 @@ def full_scores(
     size = max(1, _FULL // (4 * whole.dimension))
     for first in range(0, len(chosen), size):
         part = slice(first, first + size)
-        gradients = unit_features(
+        gradients = example_features(
             model, units, chosen[part], whole,
             precision=precision, scale=scale, batch_tokens=batch_tokens,
         )  # fmt: skip
@@ -198,4 +198,4 @@ def _squares(rows: Tensor) -> Floats:
     return values
 
 
-__all__ = ["UnitBatch", "direct_scores", "full_scores", "mean_gradients", "unit_features"]
+__all__ = ["ExampleBatch", "direct_scores", "example_features", "full_scores", "mean_gradients"]

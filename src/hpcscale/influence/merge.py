@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hpcscale.errors import DataError
 from hpcscale.influence.aggregate import Kind
 from hpcscale.influence.blocks import SCORES, read_block
-from hpcscale.influence.rows import Rows
+from hpcscale.influence.row_files import Rows
 from hpcscale.types import Floats
 
 #: Numbers that are held at a time: 256 MB.

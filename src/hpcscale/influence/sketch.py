@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from hpcscale.errors import ConfigError
-from hpcscale.influence.factors import Direction, Factor, Outer, Plain
-from hpcscale.influence.pieces import TokenGroups
-from hpcscale.influence.rings import Ring, generator
+from hpcscale.influence.count_sketch import CountSketch, generator
+from hpcscale.influence.factors import Direction, Factor, OuterProduct, Vector
+from hpcscale.influence.spans import TokenGroups
 
 #: Elements of the largest temporary of gradients, so that memory stays bounded.
 _DENSE = 1 << 26
@@ -67,11 +67,11 @@ class _Block:
     """
 
     shape: tuple[int, ...]
-    left: Ring | None
-    right: Ring | None
+    left: CountSketch | None
+    right: CountSketch | None
     small: tuple[int, ...]
     place: slice
-    fold: Ring | None
+    fold: CountSketch | None
     rows: tuple[Tensor, Tensor] | None
 
     def put(self, into: Tensor, values: Tensor, signs: Tensor | None = None) -> None:
@@ -106,11 +106,11 @@ class Sketch:
         self.width = 2 * self.dimension if projection.dimension else self.dimension
 
     def _block(self, name: str, shape: tuple[int, ...]) -> _Block:
-        small, sides = list(shape), [None, None]  # type: tuple[list[int], list[Ring | None]]
+        small, sides = list(shape), [None, None]  # type: tuple[list[int], list[CountSketch | None]]
         if len(shape) == 2:
             small = [self.projection.side(size) for size in shape]
             sides = [
-                self._ring(size, left, name, str(axis)) if left < size else None
+                self._count_sketch(size, left, name, str(axis)) if left < size else None
                 for axis, (size, left) in enumerate(zip(shape, small, strict=True))
             ]
         size, dimension = math.prod(small), self.projection.dimension
@@ -120,13 +120,13 @@ class Sketch:
             sides[1],
             tuple(small),
             slice(self.columns, self.columns + size),
-            None if dimension is None else self._ring(size, dimension, name, "columns"),
+            None if dimension is None else self._count_sketch(size, dimension, name, "columns"),
             None if sides[0] is None else sides[0].row_places(),
         )
 
-    def _ring(self, size: int, buckets: int, *words: str) -> Ring:
+    def _count_sketch(self, size: int, buckets: int, *words: str) -> CountSketch:
         random = generator(self.projection.seed, *words)
-        return Ring(size, buckets, random, self.device, self.dtype)
+        return CountSketch(size, buckets, random, self.device, self.dtype)
 
     def collect(self, units: int) -> Tensor:
         """Zeros to add to, [units, width]."""
@@ -145,7 +145,7 @@ class Sketch:
         block = self.blocks.get(name)
         if block is None:
             return
-        if isinstance(factor, Plain):
+        if isinstance(factor, Vector):
             value = factor.value
             block.put(wide, value.sum(1) if pieces is None else pieces.sums(value))
             return
@@ -160,7 +160,7 @@ class Sketch:
             right = right * signs[left][..., None]
             left = places[left]
         for part in _parts(len(wide), block.small):
-            small = _gradient(Outer(left[part], right[part]), block.small)
+            small = _gradient(OuterProduct(left[part], right[part]), block.small)
             block.put(wide[part], small.flatten(1))
 
     def add_scaled(self, wide: Tensor, name: str, factor: Factor, scale: Tensor) -> None:
@@ -169,14 +169,14 @@ class Sketch:
         block = self.blocks.get(name)
         if block is None:
             return
-        if isinstance(factor, Plain):
+        if isinstance(factor, Vector):
             block.put(wide, factor.value.sum(1) * scale)
             return
         signs = None
         if block.left is None and block.right is None and block.fold is not None:
             signs = block.fold.signs * scale.flatten()
         for part in _parts(len(wide), block.shape):
-            dense = _gradient(Outer(factor.left[part], factor.right[part]), block.shape)
+            dense = _gradient(OuterProduct(factor.left[part], factor.right[part]), block.shape)
             if signs is None:
                 dense = _both_sides(block, dense.mul_(scale))
             block.put(wide[part], dense.flatten(1), signs)
@@ -204,7 +204,7 @@ def _both_sides(block: _Block, dense: Tensor) -> Tensor:
     return dense
 
 
-def _gradient(factor: Outer, shape: tuple[int, ...]) -> Tensor:
+def _gradient(factor: OuterProduct, shape: tuple[int, ...]) -> Tensor:
     """The sum of each row's tokens, [B, *shape]."""
     if factor.by_row:
         return _sum_rows(factor.left, factor.right, shape)

@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from hpcscale.atomic import fsync_directory, read_json, settle, write_json
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import CheckpointError
+from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
 from hpcscale.influence.factors import Direction
-from hpcscale.influence.intervals import Intervals
 from hpcscale.model.build import save_model
 from hpcscale.train.batching import BatchPlan
 from hpcscale.train.checkpoint import Position
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine
-from hpcscale.train.tags import tag_of
+from hpcscale.train.tag_files import tag_of
 from hpcscale.train.watch import Silent
 
 _FACTS = "snapshot.json"
@@ -51,7 +51,7 @@ class Snapshots(Silent):
         folder: Path,
         model: nn.Module,
         config: TrainConfig,
-        intervals: Intervals,
+        intervals: CheckpointSchedule,
         ranks: Ranks,
     ) -> None:
         """``model``: the plain module, not yet given to an engine."""

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from hpcscale.errors import ConfigError
+from hpcscale.influence.examples import BATCH_TOKENS, Examples
 from hpcscale.influence.factors import Direction
-from hpcscale.influence.gradients import inner_products, unit_features
+from hpcscale.influence.gradients import example_features, inner_products
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import BATCH_TOKENS, Units
 from hpcscale.types import Floats, Ints
 
 _NAME = re.compile(r"(?:(dot|cosine)|adam(:[0-9.]+(?:e[+-]?\d+)?)?(-cosine)?)(?:@([1-9]\d*))?")
@@ -96,8 +96,8 @@ class Scores:
 
 def variant_scores(
     checkpoints: Iterable[Checkpoint],
-    pool: Units,
-    queries: Units,
+    pool: Examples,
+    queries: Examples,
     variants: Sequence[Variant],
     *,
     device: torch.device,
@@ -156,7 +156,7 @@ class _Sides:
         self.pool_rows = max(1, held // (2 * row))
         self.query_rows = max(1, held // (row * len(self.metrics)))
 
-    def accumulate(self, pool: Units, queries: Units, into: dict[Variant, Floats]) -> Floats:
+    def accumulate(self, pool: Examples, queries: Examples, into: dict[Variant, Floats]) -> Floats:
         """Add eta times the scores; the norms of the pool's plain gradients, float64 [pool]."""
         norms = np.zeros(pool.count)
         for columns in _blocks(queries.count, self.query_rows):
@@ -176,7 +176,7 @@ class _Sides:
                         into[variant][place] += self.checkpoint.eta * products / by
         return norms
 
-    def _features(self, units: Units, which: Ints) -> Iterator[tuple[str, Tensor]]:
+    def _features(self, units: Examples, which: Ints) -> Iterator[tuple[str, Tensor]]:
         """(metric, features [len(which), dimension]) of the units ``which``, one at a time."""
         plain = self._taken(units, which, None)
         yield "none", plain
@@ -188,8 +188,8 @@ class _Sides:
             else:
                 yield metric, self._taken(units, which, self.checkpoint.roots[metric])
 
-    def _taken(self, units: Units, which: Ints, scale: Direction | None) -> Tensor:
-        return unit_features(
+    def _taken(self, units: Examples, which: Ints, scale: Direction | None) -> Tensor:
+        return example_features(
             self.checkpoint.model,
             units,
             which,

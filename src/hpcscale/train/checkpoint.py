@@ -28,10 +28,10 @@ from hpcscale.config.train import CheckpointConfig
 from hpcscale.errors import CheckpointError, HpcscaleError, OtherRankFailed
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine
-from hpcscale.train.saved import SavedState, rank_file, write_tensors
 from hpcscale.train.staging import RNG, Staging, background, restore_rng, shapes
 from hpcscale.train.state import LossScale
-from hpcscale.train.tags import (
+from hpcscale.train.state_reader import SavedState, rank_file, write_tensors
+from hpcscale.train.tag_files import (
     FORMAT,
     MANIFEST,
     broken_file,

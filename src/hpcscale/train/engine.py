@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from hpcscale.config.train import TrainConfig
+from hpcscale.train.adam_moments import Moments
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.memory import ModelSize
-from hpcscale.train.moments import Moments
-from hpcscale.train.saved import SavedState
 from hpcscale.train.state import LossScale, Shard
+from hpcscale.train.state_reader import SavedState
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

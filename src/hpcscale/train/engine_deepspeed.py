@@ -15,9 +15,8 @@ import torch
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
+from hpcscale.train.adam_moments import Moments, moments_of
 from hpcscale.train.engine import EngineSetup, adamw, clip_gradients, describe, model_size
-from hpcscale.train.moments import Moments, moments_of
-from hpcscale.train.saved import SavedState
 from hpcscale.train.state import (
     LossScale,
     Shard,
@@ -27,6 +26,7 @@ from hpcscale.train.state import (
     updates_of,
     whole_shards,
 )
+from hpcscale.train.state_reader import SavedState
 from hpcscale.train.zero import deepspeed_config
 
 

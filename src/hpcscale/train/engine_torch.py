@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hpcscale.train.adam_moments import Moments, moments_of
 from hpcscale.train.engine import DTYPES, EngineSetup, adamw, clip_gradients, describe
-from hpcscale.train.moments import Moments, moments_of
-from hpcscale.train.saved import SavedState
 from hpcscale.train.state import (
     LossScale,
     Shard,
@@ -21,6 +20,7 @@ from hpcscale.train.state import (
     updates_of,
     whole_shards,
 )
+from hpcscale.train.state_reader import SavedState
 
 
 class TorchEngine:

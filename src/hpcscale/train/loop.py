@@ -26,9 +26,9 @@ from hpcscale.train.checkpoint import Checkpoints, Origin, Position
 from hpcscale.train.distributed import Ranks, peak_memory
 from hpcscale.train.engine import Engine, EngineSetup
 from hpcscale.train.engines import make_engine
-from hpcscale.train.feed import Feed
 from hpcscale.train.guards import Guard, describe_batch
 from hpcscale.train.metrics import METRICS, Meter, Recorder, StepLog, finite
+from hpcscale.train.prefetch import Feed
 from hpcscale.train.schedule import Schedule
 from hpcscale.train.signals import LeadTime
 from hpcscale.train.sinks import Attempt, Sinks

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hpcscale.train.engine import Engine
-from hpcscale.train.saved import key_of
 from hpcscale.train.state import KINDS
+from hpcscale.train.state_reader import key_of
 
 #: States of torch's random number generators, of the CPU and of the rank's GPU.
 RNG = ("rng-cpu", "rng-cuda")

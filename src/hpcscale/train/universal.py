@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from hpcscale.atomic import atomic_directory, write_json
 from hpcscale.errors import CheckpointError
 from hpcscale.model.build import build_from_config, load_model, save_model
-from hpcscale.train.saved import SavedState, key_of, rank_file, write_tensors
 from hpcscale.train.state import KINDS
-from hpcscale.train.tags import MANIFEST, broken_file, read_manifest, tags_in
+from hpcscale.train.state_reader import SavedState, key_of, rank_file, write_tensors
+from hpcscale.train.tag_files import MANIFEST, broken_file, read_manifest, tags_in
 
 
 def find_tag(path: Path) -> Path:

@@ -14,7 +14,7 @@ from hpcscale.config.model import Shape
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.config.train import TrainConfig
 from hpcscale.config.types import Section
-from hpcscale.pipeline.stages import _FREE, Pipeline
+from hpcscale.plan.stages import _FREE, Pipeline
 from hpcscale.selection.perplexity import PerplexityParams
 from hpcscale.selection.tracin import TracinParams
 

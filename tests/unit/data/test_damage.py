@@ -8,8 +8,8 @@ import pytest
 
 from hpcscale.config.data import CorpusConfig
 from hpcscale.data.corpora import open_corpus
+from hpcscale.data.fill_store import Taking
 from hpcscale.data.report import ReadReport
-from hpcscale.data.take import Taking
 from hpcscale.data.tokenizer import train_tokenizer
 from hpcscale.errors import DataError
 

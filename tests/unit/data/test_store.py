@@ -13,8 +13,8 @@ import pytest
 
 from hpcscale.config.data import CorpusConfig, DataConfig
 from hpcscale.data.documents import text_id, unit_hash
+from hpcscale.data.fill_store import read_ahead
 from hpcscale.data.store import TokenStore, build_store
-from hpcscale.data.take import read_ahead
 from hpcscale.data.tokenizer import fetch_tokenizer, train_tokenizer
 from hpcscale.errors import DataError
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from hpcscale.data.fill_store import _TAKE_KEY, Encoded, KeyedPrefix, keep_first
 from hpcscale.data.order import keyed_hash
 from hpcscale.data.report import ReadReport
-from hpcscale.data.take import _TAKE_KEY, Encoded, KeyedPrefix, keep_first
 from hpcscale.errors import DataError
 
 SEED = 5

@@ -18,7 +18,7 @@ from hpcscale.model.build import build_model, load_model, save_model
 from hpcscale.model.flops import matmul_parameters, model_flops_per_token
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
-from hpcscale.train.feed import batch_tensors
+from hpcscale.train.prefetch import batch_tensors
 from training import LENGTH, VOCABULARY, make_store
 
 RANKS = Ranks()

@@ -12,15 +12,15 @@ from torch.nn import functional
 
 from hpcscale.config.model import Shape
 from hpcscale.data.store import TokenStore
+from hpcscale.influence.examples import DocumentExamples
 from hpcscale.influence.gradients import (
     direct_scores,
+    example_features,
     full_scores,
     inner_products,
     mean_gradients,
-    unit_features,
 )
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import DocumentUnits
 from hpcscale.model.build import build_model
 from training import VOCABULARY, make_store
 
@@ -119,7 +119,7 @@ def expected(store: TokenStore, tracin: Any) -> np.ndarray:  # type: ignore[type
 def test_direct_scores_are_captums(store, checkpoints, expected) -> None:  # type: ignore[no-untyped-def]
     """Each query by itself, and the mean of all."""
     weights = np.concatenate([np.eye(len(QUERIES)), np.full((1, len(QUERIES)), 1 / len(QUERIES))])
-    pool, queries = (DocumentUnits(store, which, LENGTH) for which in (POOL, QUERIES))
+    pool, queries = (DocumentExamples(store, which, LENGTH) for which in (POOL, QUERIES))
     found = np.zeros((len(POOL), len(weights)))
     for name, model in checkpoints.items():
         directions = mean_gradients(model, queries, weights, device=CPU)
@@ -133,7 +133,9 @@ def test_unprojected_features_score_as_captum_does(store, checkpoints, expected)
     for name, model in checkpoints.items():
         whole = Sketch(model, Projection(None, None), CPU)
         rows, columns = (
-            unit_features(model, DocumentUnits(store, which, LENGTH), np.arange(len(which)), whole)
+            example_features(
+                model, DocumentExamples(store, which, LENGTH), np.arange(len(which)), whole
+            )
             for which in (POOL, QUERIES)
         )
         found += RATES[name] * inner_products(rows, columns)
@@ -141,7 +143,7 @@ def test_unprojected_features_score_as_captum_does(store, checkpoints, expected)
 
 
 def test_self_influence_is_captums(store, checkpoints, tracin) -> None:  # type: ignore[no-untyped-def]
-    pool = DocumentUnits(store, POOL, LENGTH)
+    pool = DocumentExamples(store, POOL, LENGTH)
     found = np.zeros(len(POOL))
     for name, model in checkpoints.items():
         directions = mean_gradients(model, pool, np.eye(1, len(POOL)), device=CPU)

@@ -17,10 +17,10 @@ from hpcscale.errors import CheckpointError, ConfigError, DataError, Preempted
 from hpcscale.influence.capture import Capture
 from hpcscale.influence.capture_limits import check_capture
 from hpcscale.influence.capture_store import CapturedRows, read_capture
-from hpcscale.influence.intervals import Intervals
-from hpcscale.influence.pieces import TokenGroups, pieces_of
+from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
+from hpcscale.influence.gradient_shards import unpack
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.store import unpack
+from hpcscale.influence.spans import TokenGroups, spans_of
 from hpcscale.train.checkpoint import Position
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine
@@ -134,7 +134,7 @@ def test_isolated_rows_are_the_gradients_of_the_documents_own_loss(folder: Path)
     assert sums > 3
     rates = [line["lr"] for line in lines]
     np.testing.assert_allclose(rows.rates, np.take(rates, rows.steps - 1), rtol=1e-6)
-    intervals = Intervals.of(prepare(folder / "x", settings_of(**SETTINGS))[2], 330, 2)
+    intervals = CheckpointSchedule.of(prepare(folder / "x", settings_of(**SETTINGS))[2], 330, 2)
     assert rows.intervals.tolist() == [intervals.of_step(int(s)) for s in rows.steps]
     assert set(rows.intervals) == {0, 1}
 
@@ -276,19 +276,19 @@ def test_the_reader_names_what_is_missing_or_damaged(folder: Path, tmp_path: Pat
 
 def test_pieces_are_runs_of_one_document_in_one_row() -> None:
     segments = np.array([[0, 0, 1, 1], [1, 2, 2, -1], [3, 3, 3, 3]])
-    pieces = pieces_of(segments, "document")
+    pieces = spans_of(segments, "document")
     assert pieces.row.tolist() == [0, 0, 1, 1, 2]
     assert pieces.owner.tolist() == [0, 1, 1, 2, 3]
     assert pieces.begins.tolist() == [0, 2, 4, 5, 8]
     assert pieces.sizes.tolist() == [2, 2, 1, 2, 4]
-    rows = pieces_of(segments, "sequence")
+    rows = spans_of(segments, "sequence")
     assert rows.row.tolist() == [0, 1, 2]
     assert rows.sizes.tolist() == [4, 3, 4]
 
 
 def test_groups_sum_and_spread_the_tokens_of_pieces() -> None:
     segments = np.array([[0, 0, 1, 1], [1, 2, 2, -1]])
-    pieces = pieces_of(segments, "document")
+    pieces = spans_of(segments, "document")
     groups = TokenGroups(pieces, segments.size, torch.device("cpu"))
     values = torch.arange(16.0).view(2, 4, 2) + 1
     flat = values.view(8, 2)
@@ -320,7 +320,7 @@ def test_the_hooks_are_gone_when_the_run_is(folder: Path) -> None:
     settings = settings_of(**SETTINGS)
     _, stream, config = prepare(folder / "x", settings)
     capture = Capture(folder / "hooks", stream, stream_ids(folder / "x"), Projection(8, 64),
-                      Intervals.of(config, stream.n_tokens, 1), Ranks())  # fmt: skip
+                      CheckpointSchedule.of(config, stream.n_tokens, 1), Ranks())  # fmt: skip
     train_here(folder / "hooks-run", [capture], **{**SETTINGS, "capture": ""})
     assert not any(module._forward_hooks for module in capture.engine.module.modules())
     manifest = json.loads((folder / "hooks" / "manifest.json").read_text())

@@ -9,16 +9,16 @@ import torch
 from hpcscale.data.packing import PackedStream
 from hpcscale.data.store import TokenStore
 from hpcscale.errors import CheckpointError
+from hpcscale.influence.examples import DocumentExamples, RowExamples, document_scores
 from hpcscale.influence.factors import parts_of
 from hpcscale.influence.gradients import (
     direct_scores,
+    example_features,
     full_scores,
     inner_products,
     mean_gradients,
-    unit_features,
 )
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import DocumentUnits, RowUnits, document_scores
 from models import EOT, exact_gradients, gpt2, llama, relative
 from training import LENGTH, make_store
 
@@ -34,8 +34,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 
 @pytest.fixture(scope="module")
-def units(store: TokenStore) -> DocumentUnits:
-    return DocumentUnits(store, np.arange(N), LENGTH)
+def units(store: TokenStore) -> DocumentExamples:
+    return DocumentExamples(store, np.arange(N), LENGTH)
 
 
 def groups(seed: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -61,7 +61,7 @@ def test_unprojected_gradients_are_exact(store, units, make) -> None:  # type: i
     reference = exact_gradients(model, store)
     whole = Sketch(model, Projection(None, None), CPU)
     assert whole.dimension == sum(p.numel() for p in model.parameters())
-    features = unit_features(model, units, np.arange(N), whole)
+    features = example_features(model, units, np.arange(N), whole)
     assert relative(inner_products(features, features), reference @ reference.T) < 1e-5
 
 
@@ -87,13 +87,13 @@ def test_a_sketch_of_factors_is_the_sketch_of_the_full_gradient(store, units) ->
     """Two-sided and summed into columns, straight from tokens or from the gradient itself."""
     model = gpt2(4)
     sketch = Sketch(model, Projection(rank=8, dimension=128, seed=5), CPU)
-    features = unit_features(model, units, np.arange(N), sketch)
+    features = example_features(model, units, np.arange(N), sketch)
     one = np.zeros((1, N))
     one[0, 7] = 1
     (gradient,) = mean_gradients(model, units, one, device=CPU)
     assert relative(features[7].numpy(), sketch.of(gradient).numpy()) < 1e-5
     ones = {name: torch.ones_like(p) for name, p in model.named_parameters()}
-    formed = unit_features(model, units, np.arange(N), sketch, scale=ones)
+    formed = example_features(model, units, np.arange(N), sketch, scale=ones)
     assert relative(formed.numpy(), features.numpy()) < 1e-5
 
 
@@ -105,7 +105,7 @@ def test_sketched_inner_products_are_unbiased(store, units) -> None:  # type: ig
     found = []
     for seed in range(64):
         sketch = Sketch(model, Projection(rank=6, dimension=64, seed=seed), CPU)
-        features = unit_features(model, units, np.arange(N), sketch).double().numpy()
+        features = example_features(model, units, np.arange(N), sketch).double().numpy()
         found.append(features @ features.T)
     stack = np.stack(found)
     error = (stack.mean(0) - exact) / (stack.std(0, ddof=1) / 8)
@@ -124,8 +124,8 @@ def test_batches_do_not_matter(units, batch_tokens: int) -> None:  # type: ignor
     assert relative(other, one) < 1e-5
     sketch = Sketch(model, Projection(8, 64), CPU)
     some = np.array([3, 30, 11])
-    alone = unit_features(model, units, some, sketch, batch_tokens=batch_tokens)
-    among = unit_features(model, units, np.arange(N), sketch)
+    alone = example_features(model, units, some, sketch, batch_tokens=batch_tokens)
+    among = example_features(model, units, np.arange(N), sketch)
     assert relative(alone.numpy(), among[some].numpy()) < 1e-5
 
 
@@ -133,9 +133,9 @@ def test_batches_do_not_matter(units, batch_tokens: int) -> None:  # type: ignor
 def test_packed_rows_are_units_too(store, packing: str) -> None:  # type: ignore[no-untyped-def]
     model = gpt2(1)
     stream = PackedStream(store, np.arange(N), None, LENGTH, packing)  # type: ignore[arg-type]
-    units = RowUnits(stream)
+    units = RowExamples(stream)
     whole = Sketch(model, Projection(None, None), CPU)
-    found = unit_features(model, units, np.arange(units.count), whole, batch_tokens=64)
+    found = example_features(model, units, np.arange(units.count), whole, batch_tokens=64)
     expected = []
     model.double()
     for row in range(stream.n_rows):

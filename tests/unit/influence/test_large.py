@@ -12,15 +12,15 @@ from torch.nn import functional
 from hpcscale.config.model import Shape
 from hpcscale.data.store import TokenStore
 from hpcscale.data.writer import StoreWriter
+from hpcscale.influence.examples import DocumentExamples
 from hpcscale.influence.gradients import (
     direct_scores,
+    example_features,
     full_scores,
     inner_products,
     mean_gradients,
-    unit_features,
 )
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.units import DocumentUnits
 from hpcscale.model.build import build_model
 
 pytestmark = pytest.mark.slow
@@ -48,8 +48,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 
 @pytest.fixture(scope="module")
-def units(store: TokenStore) -> DocumentUnits:
-    return DocumentUnits(store, np.arange(N), LENGTH)
+def units(store: TokenStore) -> DocumentExamples:
+    return DocumentExamples(store, np.arange(N), LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_direct_scores(model, units, exact) -> None:  # type: ignore[no-untyped-
 
 def test_unprojected_gradients(model, units, exact) -> None:  # type: ignore[no-untyped-def]
     whole = Sketch(model, Projection(None, None), CPU)
-    rows = unit_features(model, units, np.arange(N), whole)
+    rows = example_features(model, units, np.arange(N), whole)
     assert worst(inner_products(rows, rows), exact) < 1e-5
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hpcscale.config.train import TrainConfig
 from hpcscale.errors import CheckpointError, ConfigError, Preempted
-from hpcscale.influence.intervals import Intervals
+from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
 from hpcscale.influence.snapshots import Snapshot, read_snapshots
 from hpcscale.model.build import load_model
 from hpcscale.model.forward import token_nll
@@ -139,7 +139,7 @@ def test_watching_changes_no_bit_of_the_training(folder: Path, whole: Path) -> N
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 19, 20])
 def test_intervals_are_even_and_cover_every_step_once(count: int) -> None:
     config = TrainConfig(global_batch=128)
-    intervals = Intervals.of(config, 2500, count)
+    intervals = CheckpointSchedule.of(config, 2500, count)
     sizes = np.diff([0, *intervals.ends])
     assert intervals.ends[-1] == STEPS
     assert sizes.min() >= 1
@@ -154,7 +154,7 @@ def test_intervals_are_even_and_cover_every_step_once(count: int) -> None:
 @pytest.mark.parametrize("count", [0, 21])
 def test_more_snapshots_than_steps_are_refused(count: int) -> None:
     with pytest.raises(ConfigError, match=rf"{count} snapshots .* of 20 steps .*ask for 1 to 20"):
-        Intervals.of(TrainConfig(global_batch=128), 2500, count)
+        CheckpointSchedule.of(TrainConfig(global_batch=128), 2500, count)
 
 
 # --- fragments that do not fit together

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from hpcscale.config.model import Shape
 from hpcscale.data.store import TokenStore
 from hpcscale.errors import ConfigError
-from hpcscale.influence.units import DocumentUnits
+from hpcscale.influence.examples import DocumentExamples
 from hpcscale.influence.variants import Checkpoint, Variant, variant_scores
 from hpcscale.model.build import build_model
 from training import LENGTH, VOCABULARY, make_store
@@ -89,8 +89,8 @@ def expected(store: TokenStore, variant: Variant) -> np.ndarray:  # type: ignore
     return total
 
 
-def both(store: TokenStore) -> tuple[DocumentUnits, DocumentUnits]:
-    return DocumentUnits(store, POOL, LENGTH), DocumentUnits(store, QUERIES, LENGTH)
+def both(store: TokenStore) -> tuple[DocumentExamples, DocumentExamples]:
+    return DocumentExamples(store, POOL, LENGTH), DocumentExamples(store, QUERIES, LENGTH)
 
 
 @pytest.mark.parametrize("held", [1 << 28, 1 << 16])

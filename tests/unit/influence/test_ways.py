@@ -19,12 +19,12 @@ from hpcscale.errors import ConfigError, DataError
 from hpcscale.influence.aggregate import group_queries
 from hpcscale.influence.blocks import read_block, score_block
 from hpcscale.influence.direct import direct_block, query_directions
-from hpcscale.influence.dump import DumpOptions, dump_units
+from hpcscale.influence.dump import DumpOptions, dump_examples
+from hpcscale.influence.examples import Examples, all_examples, row_domains
+from hpcscale.influence.gradient_shards import GradientShard
 from hpcscale.influence.merge import Merged, merge_blocks
+from hpcscale.influence.score_table import documents_of_rows, read_table, score_table
 from hpcscale.influence.sketch import Projection, Sketch
-from hpcscale.influence.store import GradientShard
-from hpcscale.influence.table import documents_of_rows, read_table, score_table
-from hpcscale.influence.units import Units, all_units, row_domains
 from hpcscale.train.distributed import Ranks
 from models import exact_gradients, gpt2, relative
 from training import LENGTH, make_store
@@ -52,9 +52,9 @@ class World:
     gradients: list[tuple[np.ndarray, np.ndarray]]  # type: ignore[type-arg]
     preconditioned: list[tuple[np.ndarray, np.ndarray]]  # type: ignore[type-arg]
 
-    def units(self, role: str) -> Units:
+    def units(self, role: str) -> Examples:
         store = self.pool if role == "pool" else self.query
-        return all_units(store, "document", LENGTH, "concat")
+        return all_examples(store, "document", LENGTH, "concat")
 
     def expected(self, kind: str, adam: bool, cosine: bool) -> np.ndarray:  # type: ignore[type-arg]
         """By the definition, every pair by itself."""
@@ -108,7 +108,7 @@ def dump(
 ) -> GradientShard:  # fmt: skip
     model, units = world.models[checkpoint], world.units(role)
     for rank in range(world_size):
-        dump_units(
+        dump_examples(
             model, units, bounds or (0, units.count), Sketch(model, projection, CPU), out,
             DumpOptions(dtype, key="key", batch_tokens=batch_tokens), progress=progress,
             ranks=Alone(rank, rank, world_size), scale=world.scales[checkpoint] if adam else None,
@@ -392,9 +392,9 @@ def test_sequences_are_units_and_go_back_to_documents(
     world: World, tmp_path: Path, packing: str
 ) -> None:
     model = world.models[0]
-    units = all_units(world.pool, "sequence", LENGTH, packing, seed=4)  # type: ignore[arg-type]
+    units = all_examples(world.pool, "sequence", LENGTH, packing, seed=4)  # type: ignore[arg-type]
     out = tmp_path / "rows"
-    dump_units(
+    dump_examples(
         model, units, (0, units.count), Sketch(model, WHOLE, CPU), out, DumpOptions("fp32"),
         ranks=Ranks(),
     )  # fmt: skip

@@ -19,7 +19,7 @@ from hpcscale.model import attention
 from hpcscale.model.build import build_model, load_model, save_model
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
-from hpcscale.train.feed import batch_tensors
+from hpcscale.train.prefetch import batch_tensors
 from models import EOT, gpt2, llama
 from training import VOCABULARY, make_store
 

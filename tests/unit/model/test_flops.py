@@ -15,7 +15,7 @@ from families import LENGTH, VOCABULARY, tiny_config, tiny_model
 from hpcscale.config.model import ModelConfig
 from hpcscale.model.flops import attention_width, matmul_parameters, model_flops_per_token
 from hpcscale.model.headers import read_written
-from hpcscale.pipeline.estimate import flops_per_token, model_size
+from hpcscale.preview.cost import flops_per_token, model_size
 
 #: Two layers of width 32, four heads of 8, an inner width of 48; 2 key heads where they are fewer.
 GIVEN: dict[str, dict[str, Any]] = {

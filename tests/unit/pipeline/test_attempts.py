@@ -11,8 +11,9 @@ import pytest
 
 from hpcscale.atomic import read_done, read_json
 from hpcscale.errors import CheckpointError, OtherRankFailed, TaskError
-from hpcscale.pipeline import attempts, task
-from hpcscale.pipeline.context import Context, StepResult
+from hpcscale.rundir import attempts
+from hpcscale.worker import run as task
+from hpcscale.worker.context import Context, StepResult
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from hpcscale.atomic import read_done, write_done, write_json
 from hpcscale.data.packing import PackedStream
 from hpcscale.data.store import TokenStore
 from hpcscale.errors import TaskError
-from hpcscale.pipeline.branch import branch_point
-from hpcscale.pipeline.context import Context
+from hpcscale.worker.branch import branch_point
+from hpcscale.worker.context import Context
 from training import LENGTH, make_store, train_here
 
 SEGMENT = "trunks/random-s0/to-640-00000000"

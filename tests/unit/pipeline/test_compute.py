@@ -10,7 +10,7 @@ import pytest
 from families import LENGTH, tiny_config, tiny_model
 from hpcscale.atomic import write_done, write_json
 from hpcscale.model.flops import model_flops_per_token
-from hpcscale.pipeline.tables.compute import read_training
+from hpcscale.results.compute import read_training
 
 WRONG = {"flops_per_token": 1.0, "parameters": 2, "tokens": 3}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from families import LENGTH, tiny_config, tiny_model
-from hpcscale.pipeline.estimate import Estimate, estimate
-from hpcscale.pipeline.sweep import open_sweep
+from hpcscale.opened import open_sweep
+from hpcscale.preview.cost import Estimate, estimate
 
 SWEEP = """\
 name: plan
@@ -68,7 +68,7 @@ def test_a_model_of_another_family_is_planned_without_torch(tmp_path: Path) -> N
     tiny_model(tiny_config("llama")).save_pretrained(tmp_path)  # type: ignore[operator]
     code = (
         "import sys; from hpcscale.config.model import ModelConfig; "
-        "from hpcscale.pipeline.estimate import flops_per_token; "
+        "from hpcscale.preview.cost import flops_per_token; "
         f"print(flops_per_token(ModelConfig(source={str(tmp_path)!r}), None, {LENGTH}), "
         "{'torch', 'transformers', 'safetensors'} & set(sys.modules))"
     )

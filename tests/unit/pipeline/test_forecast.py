@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from hpcscale.errors import ConfigError
-from hpcscale.influence.store import shard_parts
-from hpcscale.pipeline import forecast as module
-from hpcscale.pipeline.checks import check
-from hpcscale.pipeline.forecast import disk_problem, forecast, forecast_lines
-from hpcscale.pipeline.sweep import Sweep, open_sweep
+from hpcscale.influence.gradient_shards import shard_parts
+from hpcscale.opened import Sweep, open_sweep
+from hpcscale.preview import influence_cost as module
+from hpcscale.preview.checks import check
+from hpcscale.preview.influence_cost import disk_problem, forecast, forecast_lines
 
 SWEEP = """\
 name: plan

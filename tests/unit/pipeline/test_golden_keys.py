@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcscale.config.load import load_sweep
-from hpcscale.pipeline.stages import Pipeline
+from hpcscale.plan.stages import Pipeline
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "keys.json"

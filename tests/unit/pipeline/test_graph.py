@@ -7,9 +7,9 @@ import pytest
 
 from hpcscale.config.load import load_sweep
 from hpcscale.config.sweep import SweepConfig
-from hpcscale.pipeline.elements import group
-from hpcscale.pipeline.graph import Graph, Task
-from hpcscale.pipeline.stages import Pipeline, cell_tasks
+from hpcscale.plan.array_tasks import group
+from hpcscale.plan.graph import Graph, Task
+from hpcscale.plan.stages import Pipeline, cell_tasks
 
 SWEEP = Path(__file__).parents[3] / "sweeps" / "quickstart.yaml"
 

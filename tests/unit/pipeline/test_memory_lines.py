@@ -8,9 +8,9 @@ import pytest
 
 from hpcscale.config.profile import SiteProfile
 from hpcscale.errors import ConfigError
-from hpcscale.pipeline.checks import check
-from hpcscale.pipeline.memory import gpu_memory, memory_lines
-from hpcscale.pipeline.sweep import open_sweep
+from hpcscale.opened import open_sweep
+from hpcscale.preview.checks import check
+from hpcscale.preview.memory import gpu_memory, memory_lines
 
 SWEEP = """\
 name: plan

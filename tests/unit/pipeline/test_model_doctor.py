@@ -147,7 +147,7 @@ def test_values_that_change_from_load_to_load_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a parameter that the library fills at random without a word."""
-    from hpcscale.pipeline import model_doctor
+    from hpcscale.doctor import model as model_doctor
 
     whole, loads = model_doctor.load_model, iter(range(100))
 

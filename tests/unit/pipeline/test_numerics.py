@@ -16,16 +16,16 @@ from transformers import masking_utils
 from hpcscale.cli.main import cli
 from hpcscale.config.model import Shape
 from hpcscale.data.tokenizer import train_tokenizer
+from hpcscale.doctor import numerics
+from hpcscale.doctor.finding import Finding
+from hpcscale.doctor.reference_run import Curve, ReferenceRun
 from hpcscale.model import isolation
 from hpcscale.model.build import build_model, load_model, save_model
-from hpcscale.pipeline import numerics
-from hpcscale.pipeline.finding import Finding
-from hpcscale.pipeline.subject import Curve, Subject
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine_torch import TorchEngine
 
 Patch = pytest.MonkeyPatch
-Check = Callable[[Subject, Curve], Finding]
+Check = Callable[[ReferenceRun, Curve], Finding]
 
 
 def test_a_healthy_machine_passes_every_check() -> None:
@@ -47,15 +47,15 @@ def untie(patch: Patch) -> None:
 
 
 def widen(patch: Patch) -> None:
-    whole = Subject.model
+    whole = ReferenceRun.model
 
-    def wide(self: Subject) -> torch.nn.Module:
+    def wide(self: ReferenceRun) -> torch.nn.Module:
         model = whole(self)
         with torch.no_grad():
             model.get_input_embeddings().weight.mul_(20)  # type: ignore[operator]
         return model
 
-    patch.setattr(Subject, "model", wide)
+    patch.setattr(ReferenceRun, "model", wide)
 
 
 def freeze(patch: Patch) -> None:
@@ -114,7 +114,7 @@ def misscale(patch: Patch) -> None:
 def test_each_fault_is_found(
     tmp_path: Path, monkeypatch: Patch, break_it: Callable[[Patch], None], check: Check
 ) -> None:
-    subject = Subject(None, tmp_path, Ranks())
+    subject = ReferenceRun(None, tmp_path, Ranks())
     reference = subject.train("reference")
     break_it(monkeypatch)
     finding = check(subject, reference)
@@ -136,14 +136,14 @@ def test_a_model_of_the_user_s_is_measured_on_text(tmp_path: Path) -> None:
     model = build_model(Shape(layers=1, width=16, heads=1), 260, 64, 259)
     save_model(model, tmp_path / "bare")
     (tmp_path / "a").mkdir()
-    subject = Subject(str(tmp_path / "bare"), tmp_path / "a", Ranks())
+    subject = ReferenceRun(str(tmp_path / "bare"), tmp_path / "a", Ranks())
     assert numerics.initial_loss(subject).passed is None, "no tokenizer, nothing to say"
     train_tokenizer(["documentation of the standard library"], 260, tmp_path / "whole")
     save_model(model, tmp_path / "model")
     for file in (tmp_path / "model").iterdir():
         file.rename(tmp_path / "whole" / file.name)
     (tmp_path / "b").mkdir()
-    subject = Subject(str(tmp_path / "whole"), tmp_path / "b", Ranks())
+    subject = ReferenceRun(str(tmp_path / "whole"), tmp_path / "b", Ranks())
     assert subject.reads_text
     assert numerics.isolation(subject).passed
     worse: Any = load_model(tmp_path / "whole")

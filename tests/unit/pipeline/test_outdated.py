@@ -10,9 +10,9 @@ import pytest
 
 from hpcscale.atomic import write_done
 from hpcscale.errors import ConfigError, DataError
-from hpcscale.pipeline.checks import check
-from hpcscale.pipeline.outdated import refuse_outdated
-from hpcscale.pipeline.sweep import Sweep, open_sweep
+from hpcscale.opened import Sweep, open_sweep
+from hpcscale.preview.checks import check
+from hpcscale.preview.outdated import refuse_outdated
 from support import SWEEP
 
 #: As version 0.1 wrote it for a cut archive.

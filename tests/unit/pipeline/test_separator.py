@@ -10,9 +10,9 @@ import pytest
 
 from hpcscale.atomic import write_done, write_json
 from hpcscale.errors import ConfigError
-from hpcscale.pipeline.explain import plan_text
-from hpcscale.pipeline.separator import separator_changed, separator_lines
-from hpcscale.pipeline.sweep import Sweep, open_sweep
+from hpcscale.opened import Sweep, open_sweep
+from hpcscale.preview.separator import separator_changed, separator_lines
+from hpcscale.preview.text import plan_text
 
 SWEEP = """\
 name: ends

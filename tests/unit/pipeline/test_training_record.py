@@ -11,10 +11,10 @@ import torch
 
 from hpcscale.atomic import read_json
 from hpcscale.model.flops import model_flops_per_token
-from hpcscale.pipeline.context import Context
-from hpcscale.pipeline.steps import training
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.loop import TrainResult
+from hpcscale.worker.context import Context
+from hpcscale.worker.steps import training
 from training import LENGTH, make_store, prepare, settings_of
 
 

@@ -10,14 +10,14 @@ import pytest
 
 from hpcscale.config.load import load_sweep
 from hpcscale.errors import ConfigError
-from hpcscale.pipeline.checks import check
-from hpcscale.pipeline.estimate import estimate
-from hpcscale.pipeline.graph import Graph, Task
-from hpcscale.pipeline.records import write_specs
-from hpcscale.pipeline.stages import Pipeline
-from hpcscale.pipeline.state import State, observe
-from hpcscale.pipeline.sweep import open_sweep
-from hpcscale.pipeline.trunk import problems, release, segments_behind, trained_tokens, trunk_lines
+from hpcscale.opened import open_sweep
+from hpcscale.plan.graph import Graph, Task
+from hpcscale.plan.stages import Pipeline
+from hpcscale.plan.trunk import problems, release, segments_behind, trained_tokens, trunk_lines
+from hpcscale.preview.checks import check
+from hpcscale.preview.cost import estimate
+from hpcscale.rundir.records import write_specs
+from hpcscale.rundir.state import State, observe
 from hpcscale.selection.tracin import Tracin, TracinParams
 
 SWEEP = Path(__file__).parents[3] / "sweeps" / "quickstart.yaml"

@@ -12,7 +12,7 @@ import pytest
 
 from hpcscale.config.train import TrainConfig
 from hpcscale.train.schedule import Schedule, step_rates
-from hpcscale.train.tags import tags_in
+from hpcscale.train.tag_files import tags_in
 from training import make_store, run_ranks, train_here
 
 #: A global batch is 128 tokens: decays begin behind steps 5, 10 and 21.

@@ -13,7 +13,7 @@ import pytest
 from hpcscale.config.train import CheckpointConfig
 from hpcscale.errors import CheckpointError, Preempted
 from hpcscale.train.signals import LeadTime
-from hpcscale.train.tags import tags_in
+from hpcscale.train.tag_files import tags_in
 from training import make_store, read, train_here
 
 

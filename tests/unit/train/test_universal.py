@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from hpcscale.cli.checkpoint import command
 from hpcscale.errors import CheckpointError, Preempted
 from hpcscale.model.build import load_model
-from hpcscale.train.saved import SavedState, write_tensors
+from hpcscale.train.state_reader import SavedState, write_tensors
 from hpcscale.train.universal import convert, export, find_tag, inspect
 from training import make_store, train_here
 

@@ -17,9 +17,9 @@ from hpcscale.data.packing import PackedStream, Packing
 from hpcscale.data.store import TokenStore
 from hpcscale.data.tokenizer import Tokenizer
 from hpcscale.errors import DataError
-from hpcscale.influence.intervals import Intervals
+from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
+from hpcscale.influence.examples import BATCH_TOKENS, DocumentExamples
 from hpcscale.influence.snapshots import Snapshot, Snapshots, read_snapshots
-from hpcscale.influence.units import BATCH_TOKENS, DocumentUnits
 from hpcscale.influence.variants import Checkpoint, Scores, Variant, variant_scores
 from hpcscale.model.build import load_model
 from hpcscale.model.forward import token_nll
@@ -46,8 +46,8 @@ class Setting:
         """The base model, fresh."""
         return load_model(self.model).to(self.ranks.device)
 
-    def units(self, store: TokenStore, positions: Ints) -> DocumentUnits:
-        return DocumentUnits(store, positions, self.sequence_length)
+    def units(self, store: TokenStore, positions: Ints) -> DocumentExamples:
+        return DocumentExamples(store, positions, self.sequence_length)
 
     def shuffled(self, store: TokenStore, seed: int, domain: str | None = None) -> Ints:
         """Positions of the documents that may take part, in a seeded order.
@@ -92,12 +92,12 @@ class Setting:
 
     def proxy_run(self, stream: PackedStream, count: int, seed: int, out: Path) -> list[Snapshot]:
         """The ``count`` snapshots of a training on ``stream``, new in ``out``."""
-        intervals = Intervals.of(self.train, stream.n_tokens, count)
+        intervals = CheckpointSchedule.of(self.train, stream.n_tokens, count)
         self._fit(stream, seed, out, intervals)
         return read_snapshots(out / "snapshots")
 
     def _fit(
-        self, stream: PackedStream, seed: int, out: Path, intervals: Intervals | None
+        self, stream: PackedStream, seed: int, out: Path, intervals: CheckpointSchedule | None
     ) -> nn.Module:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
@@ -114,8 +114,8 @@ class Setting:
     def scores(
         self,
         snapshots: Sequence[Snapshot],
-        pool: DocumentUnits,
-        queries: DocumentUnits,
+        pool: DocumentExamples,
+        queries: DocumentExamples,
         variants: Sequence[Variant],
         progress: Progress | None = None,
     ) -> Scores:
@@ -146,7 +146,7 @@ def loaded(
 
 
 @torch.no_grad()
-def unit_losses(model: nn.Module, units: DocumentUnits, device: torch.device) -> Floats:
+def unit_losses(model: nn.Module, units: DocumentExamples, device: torch.device) -> Floats:
     """The mean token loss of each unit, float64 [count], nats."""
     model.eval()
     losses = np.zeros(units.count)

@@ -1,0 +1,157 @@
+"""Faults that can be seen before anything is submitted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hpcscale.config.load import place_of
+from hpcscale.config.model import is_local
+from hpcscale.errors import ConfigError
+from hpcscale.opened import Plan, Sweep
+from hpcscale.plan.resources import world_size
+from hpcscale.plan.trunk import problems
+from hpcscale.preview.influence_cost import disk_problem
+from hpcscale.preview.outdated import refuse_outdated
+from hpcscale.rundir.state import State
+from hpcscale.selection.registry import load_method
+from hpcscale.units import format_count
+
+
+def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
+    """Raises HpcscaleError for the first fault that would surface later, on a node.
+
+    A dry run asks no Slurm, and what only has to be done first is returned as a note.
+    """
+    _root_is_writable(sweep.run_dir)
+    _budgets_share_a_trunk(sweep)
+    _budgets_fit_the_pool(sweep)
+    _batches_divide(sweep)
+    _an_engine_trains(sweep)
+    _context_is_long_enough(sweep)
+    refuse_outdated(sweep)
+    _files_are_here(sweep, plan)
+    full = disk_problem(sweep, plan)
+    if full and not dry_run:
+        raise ConfigError(full)
+    notes = [full] if full else []
+    if sweep.executor != "slurm":
+        return notes
+    unprepared = _unprepared(sweep, plan)
+    if dry_run:
+        return notes + unprepared
+    if unprepared:
+        raise ConfigError(unprepared[0])
+    _partitions_exist(sweep)
+    return []
+
+
+def _budgets_share_a_trunk(sweep: Sweep) -> None:
+    faults = [
+        f"{place_of(sweep.path, sweep.overrides, location)}: {problem}"
+        for location, problem in problems(sweep.config)
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _an_engine_trains(sweep: Sweep) -> None:
+    """With the precision of the machine where the file leaves it open."""
+    if problem := sweep.config.train.engine_problem(sweep.pipeline.precision):
+        raise ConfigError(f"{sweep.path}: train: {problem}")
+
+
+def _root_is_writable(run_dir: Path) -> None:
+    parent = run_dir
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise ConfigError(
+            f"root: {run_dir} cannot be created, since {parent} cannot be written by this user; "
+            "choose another with --set root=DIR"
+        )
+
+
+def _budgets_fit_the_pool(sweep: Sweep) -> None:
+    config = sweep.config
+    pool = config.data.pool.tokens
+    if pool is None:
+        return
+    for method_config in config.selection:
+        share = load_method(method_config).kept_share()
+        if share is None:
+            continue
+        largest, kept = max(config.budgets), round(share * pool)
+        if largest > kept * config.train.epochs:
+            raise ConfigError(
+                f"{sweep.path}: budget {format_count(largest)} is larger than what selection "
+                f"`{method_config.name}` keeps: about {format_count(kept)} of "
+                f"{format_count(pool)} pool tokens; lower the budget, raise data.pool.tokens, or "
+                f"allow repeats with train.epochs: {-(-largest // max(kept, 1))}"
+            )
+
+
+def _batches_divide(sweep: Sweep) -> None:
+    from hpcscale.train.batching import check_batch
+
+    train, data = sweep.config.train, sweep.config.data
+    ranks = world_size(sweep.resources("train"))
+    check_batch(train.global_batch, data.sequence_length, ranks, train.micro_batch)
+    if sweep.config.model.scratch:
+        ranks = world_size(sweep.resources("base"))
+        check_batch(train.global_batch, data.sequence_length, ranks, train.micro_batch)
+
+
+def _files_are_here(sweep: Sweep, plan: Plan) -> None:
+    """Not merely pointers to them; what a store holds already is not asked for again."""
+    for role, spec in sweep.config.data.roles().items():
+        if plan.states[sweep.pipeline.stores[role].id].state is not State.DONE:
+            sweep.sources.listing(spec).refuse_pointers()
+
+
+def _context_is_long_enough(sweep: Sweep) -> None:
+    from hpcscale.atomic import read_json
+
+    source = sweep.config.model.source
+    if source is None or not is_local(source):
+        return
+    config = read_json(Path(source).expanduser() / "config.json")
+    limit = config.get("n_positions") or config.get("max_position_embeddings")
+    length = sweep.config.data.sequence_length
+    if limit and length > limit:
+        raise ConfigError(
+            f"data.sequence_length {length} is longer than the {limit} positions of {source}; "
+            f"write {limit} or less"
+        )
+
+
+def _partitions_exist(sweep: Sweep) -> None:
+    from hpcscale.cluster.liveness import check_partition
+
+    asked = {sweep.resources(task.stage).partition for task in sweep.graph}
+    for name in sorted({*asked, sweep.profile.partition} - {None}, key=str):
+        check_partition(str(name))
+
+
+def _unprepared(sweep: Sweep, plan: Plan) -> list[str]:
+    """What needs a network that the compute nodes do not have, as one sentence, or none."""
+    if sweep.profile.network_on_compute:
+        return []
+    config = sweep.config
+    remote = [role for role, spec in config.data.roles().items()
+              if spec.corpus == "c4" and not spec.path]  # fmt: skip
+    hub = [name for name in (config.model.source, config.tokenizer.source)
+           if name and not is_local(name)]  # fmt: skip
+    if not (remote or hub):
+        return []
+    starting = {task.id for task in plan.start}
+    missing = [t.name for t in sweep.prepared() if t.id in starting
+               and plan.states[t.id].state is not State.DONE]  # fmt: skip
+    if not missing:
+        return []
+    what = ", ".join([*(f"data.{role} (c4)" for role in remote), *dict.fromkeys(hub)])
+    return [
+        f"{', '.join(missing)} need the network for {what}, and the site profile "
+        f"`{sweep.profile.name}` says that compute nodes have none; run `hpcscale data "
+        f"prepare {sweep.path}` on a node with a network first, or point `path:` at a download"
+    ]

@@ -1,0 +1,86 @@
+"""A row a cell and a row a cell and domain: losses, what was trained on, and what it took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpcscale.results.compute import read_training
+from hpcscale.results.reading import Row, label_of, read_record, read_spec
+from hpcscale.worker.steps.evaluate import RECORD as EVALUATION
+
+
+def collect_losses(run_dir: Path, params: dict[str, Any]) -> tuple[list[Row], list[Row], list[str]]:
+    """Rows of ``results.csv``, rows of its per-domain companion, and the cells not done."""
+    base = read_record(run_dir, params["base"], EVALUATION)
+    base_loss = base["loss"] if base else None
+    rows, domains, missing = [], [], []
+    for cell in params["cells"]:
+        evaluation = read_record(run_dir, cell["evaluation"], EVALUATION)
+        training = read_training(run_dir, cell["train"])
+        if evaluation is None or training is None:
+            missing.append(cell["evaluation"][0].partition("/")[2].rpartition("-")[0])
+            continue
+        task_id, key = cell["evaluation"]
+        rows.append(
+            label_of(cell)
+            | _row(evaluation, training)
+            | _settings(read_spec(run_dir, cell["train"][0]))
+            # A key covers the keys of all inputs, the training's among them.
+            | {"base_loss": base_loss, "cell": task_id, "fingerprint": key}
+        )
+        for name, part in evaluation["domains"].items():
+            before = base["domains"].get(name, {}) if base else {}
+            domains.append(label_of(cell) | {"domain": name, "loss": part["loss"], "eval_tokens":
+                           part["tokens"], "base_loss": before.get("loss")})  # fmt: skip
+    return rows, domains, missing
+
+
+def _row(evaluation: Row, training: Row) -> Row:
+    return {
+        "loss": evaluation["loss"],
+        "perplexity": evaluation["perplexity"],
+        "bits_per_byte": evaluation["bits_per_byte"],
+        "eval_tokens": evaluation["tokens"],
+        "unique_tokens": training["unique_tokens"],
+        "epochs": training["epochs"],
+        "documents": training["documents"],
+        "train_loss": training["train_loss"],
+        "model_size": training["parameters"],
+        "train_flops": _flops(training),
+        "train_seconds": training["seconds"],
+        "tokens_per_second": training["tokens_per_second"],
+        # Of all attempts, whose ranks may differ; an older record has the last one's alone.
+        "device_hours": training.get(
+            "device_hours", training["seconds"] * training["world_size"] / 3600
+        ),
+        "device": training["device"],
+        **_shares(training),
+    }
+
+
+def _flops(training: Row) -> float | None:
+    """None where the weights of the model do not tell them."""
+    rate = training["flops_per_token"]
+    return None if rate is None else rate * training["tokens"]
+
+
+def _shares(training: Row) -> Row:
+    """Cost and time above are those of the cell by itself; a branch shares them up to
+    ``branch_at`` tokens, and what is added up over cells is its own part."""
+    branch = training.get("branch")
+    return {
+        "branch_at": branch["at"] if branch else None,
+        "own_tokens": training.get("own_tokens", training["tokens"]),
+        "own_device_hours": training.get("own_device_hours"),
+    }
+
+
+def _settings(spec: Row | None) -> Row:
+    decides = {} if spec is None else spec["decides"]
+    return {
+        "batch_tokens": decides.get("global_batch"),
+        "learning_rate": decides.get("lr"),
+        "schedule": decides.get("schedule"),
+        "warmup": decides.get("warmup"),
+    }

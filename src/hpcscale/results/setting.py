@@ -1,0 +1,186 @@
+"""What a reader must know to repeat the training side of a scaling law, from config and records.
+
+The questions are those of the checklist of Li et al. 2025, arXiv 2502.18969.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpcscale.atomic import read_done, read_json, sha256_file
+from hpcscale.plan.trunk import DECAY, segments_behind
+from hpcscale.results.compute import read_training
+from hpcscale.results.reading import Row, input_ids, read_lines, read_record, read_spec
+from hpcscale.rundir.attempts import ATTEMPTS
+from hpcscale.worker.steps.evaluate import RECORD as EVALUATION
+from hpcscale.worker.steps.training import RECORD as TRAINING
+
+_COUNTED = {
+    "tokens": "what the optimizer was asked to predict; padding never counts",
+    "parameters": "all trainable ones; embeddings included, a tied head once",
+    "flops": "forward and backward, 6 N + 12 L d T a token, N the weights of matrix products that "
+    "it meets, the head included, d the width of all heads (Chowdhery et al. 2022, appendix B); "
+    "causality and windows are not taken off",
+    "loss": "nats a token: the sum of nll over the sum of tokens",
+}
+_RULE = "the last step of a run made for its budget alone; every eval token once, none left out"
+_BRANCHED = (
+    "where a budget's decay begins, its run leaves a trunk that larger budgets share; the "
+    "numbers are those of a run made for its budget alone"
+)
+
+
+def collect_setting(run_dir: Path, params: dict[str, Any]) -> Row:
+    """JSON-ready answers; null where an older run did not write one.
+
+    Raises TaskError where no cell is done.
+    """
+    import yaml
+
+    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    manifest = read_json(run_dir / "manifest.json")
+    records = [r for c in params["cells"] if (r := read_training(run_dir, c["train"]))]
+    specs = [s for c in params["cells"] if (s := read_spec(run_dir, c["train"][0]))]
+    return {
+        "code": {"git": _states(run_dir)}
+        | {name: manifest[name] for name in ("packages", "python", "platform")},
+        "sweep": {
+            "name": params["name"],
+            "file": manifest["sweep_file"],
+            "sha256": sha256_file(run_dir / "sweep.yaml"),
+            "overrides": manifest["overrides"],
+        },
+        "model": _model(run_dir, params, config, records),
+        "counted_as": _COUNTED,
+        "training": _training(run_dir, config, specs, records),
+        "data": _data(run_dir, config, specs),
+        "selection": config["selection"],
+        "evaluation": _evaluation(run_dir, params, config),
+        "hardware": _hardware(run_dir, params, manifest, records),
+    }
+
+
+def _states(run_dir: Path) -> list[Any]:
+    """Commits of all calls of the sweep, each once: cells may be of an earlier one's code."""
+    found: list[Any] = []
+    for call in read_lines(run_dir / "calls.jsonl"):
+        if call["git"] not in found:
+            found.append(call["git"])
+    return found
+
+
+def _model(run_dir: Path, params: dict[str, Any], config: Row, records: list[Row]) -> Row:
+    model = config["model"]
+    scratch = model["source"] is None
+    base = read_record(run_dir, params["base"], EVALUATION)
+    return {
+        "source": model["source"],
+        "revision": model["revision"],
+        "shape": model["scratch"],
+        "pretraining": model["pretrain"] if scratch else None,
+        "parameters": _one({r["parameters"] for r in records}),
+        "flops_per_token": _one({r["flops_per_token"] for r in records}),
+        "base_loss": base["loss"] if base else None,
+        "tokenizer": config["tokenizer"],
+    }
+
+
+def _decay(train: Row) -> Row:
+    """Of a schedule that has a constant phase."""
+    if not train["schedule"].startswith("wsd"):
+        return {}
+    return {name: train.get(name) for name in DECAY}
+
+
+def _branches(records: list[Row]) -> str | None:
+    """What made the losses of cells that begin with a trunk; None: each was made by itself."""
+    points = sorted({(r["tokens"], r["branch"]["at"]) for r in records if r.get("branch")})
+    told = ", ".join(f"{tokens:,} from {at:,}" for tokens, at in points)
+    return f"{_BRANCHED}; tokens of runs, and where they leave it: {told}" if points else None
+
+
+def _tokens_trained(run_dir: Path, specs: list[Row], records: list[Row]) -> int:
+    """Of all cells and the trunks behind them, each step once."""
+    segments = {segment for spec in specs for segment in segments_behind(run_dir, spec)}
+    kept = [run_dir / segment / TRAINING for segment in segments]
+    shared = [read_json(record) for record in kept if record.exists()]
+    return sum(int(r["own_tokens" if "own_tokens" in r else "tokens"]) for r in records + shared)
+
+
+def _training(run_dir: Path, config: Row, specs: list[Row], records: list[Row]) -> Row:
+    train = config["train"]
+    decided = [spec["decides"] for spec in specs]
+    return {
+        "runs": len(records),
+        "budgets": config["budgets"],
+        "seeds": config["seeds"],
+        "optimizer": {"name": "AdamW"}
+        | {name: train[name] for name in ("beta1", "beta2", "eps", "weight_decay", "clip")},
+        "learning_rate": _one({d["lr"] for d in decided}),
+        "schedule": train["schedule"],
+        "schedule_ends_at": "the budget of each run",
+        **_decay(train),
+        "branches": _branches(records),
+        "tokens_trained": _tokens_trained(run_dir, specs, records),
+        "warmup": train["warmup"],
+        "min_lr_ratio": train["min_lr_ratio"],
+        "batch_tokens": train["global_batch"],
+        "sequence_length": config["data"]["sequence_length"],
+        "packing": config["data"]["packing"],
+        "precision": _one({d["precision"] for d in decided}),
+        "engine": train["engine"],
+        "zero": train["zero"],
+        "epochs_allowed": train["epochs"],
+        "epochs_most": max(r["epochs"] for r in records) if records else None,
+        "checkpoints_used": "the last of each run",
+    }
+
+
+def _data(run_dir: Path, config: Row, specs: list[Row]) -> Row:
+    """What was asked of each corpus, and what the stores of pool and eval set hold."""
+    data = config["data"]
+    roles: Row = {role: data[role] for role in ("pool", "eval", "query", "base") if data.get(role)}
+    for store in sorted({store for spec in specs for store in input_ids(spec, "pool")}):
+        done = read_done(run_dir / store)
+        roles["pool"] = roles["pool"] | {"held": done["facts"]["counts"] if done else None}
+    return roles
+
+
+def _evaluation(run_dir: Path, params: dict[str, Any], config: Row) -> Row:
+    base = read_record(run_dir, params["base"], EVALUATION) or {}
+    return {
+        "rule": _RULE,
+        "tokens": base.get("tokens"),
+        "documents": base.get("documents"),
+        "domains": {name: part["tokens"] for name, part in base.get("domains", {}).items()},
+        "sequence_length": config["data"]["sequence_length"],
+        "packing": config["data"]["packing"],
+    }
+
+
+def _hardware(run_dir: Path, params: dict[str, Any], manifest: Row, records: list[Row]) -> Row:
+    cells = [cell["train"][0] for cell in params["cells"]]
+    specs = [spec for cell in cells if (spec := read_spec(run_dir, cell))]
+    segments = {segment for spec in specs for segment in segments_behind(run_dir, spec)}
+    attempts = [
+        line
+        for task in (*cells, *sorted(segments))
+        for line in read_lines(run_dir / task / ATTEMPTS)
+    ]
+    return {
+        "executor": manifest["executor"],
+        "site": manifest["site"],
+        "device": _one({r["device"] for r in records}),
+        "device_name": _one({r.get("device_name") for r in records}),
+        "ranks": _one({r["world_size"] for r in records}),
+        "hosts": len({line["host"] for line in attempts}),
+        "device_hours": sum(line["seconds"] * line["world_size"] for line in attempts) / 3600,
+        "preempted_or_failed": sum(line["outcome"] != "done" for line in attempts),
+    }
+
+
+def _one(values: set[Any]) -> Any:
+    """The value that all runs share; a list of them where they differ."""
+    known = sorted(value for value in values if value is not None)
+    return known if len(known) > 1 else next(iter(known), None)

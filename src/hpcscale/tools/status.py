@@ -1,0 +1,88 @@
+"""Looking at a run directory from outside, by its own records."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hpcscale.atomic import read_json
+from hpcscale.backends.display import progress_cells, read_progress
+from hpcscale.errors import ConfigError
+from hpcscale.opened import Sweep, open_sweep
+from hpcscale.preview.text import state_lines
+from hpcscale.rundir.records import SITE
+from hpcscale.rundir.state import State, TaskState
+
+_EVERY = 2.0
+_SHOWN = 20
+
+
+def reopen(run_dir: Path) -> Sweep:
+    """The sweep that a run directory was made from. Raises ConfigError where it is none."""
+    file = run_dir / "config.yaml"
+    if not (file.exists() and (run_dir / "manifest.json").exists()):
+        raise ConfigError(
+            f"{run_dir} is no run directory (it has no config.yaml and manifest.json); "
+            "`hpcscale sweep FILE` prints where its own is"
+        )
+    manifest = read_json(run_dir / "manifest.json")
+    # The directory may have been moved or mounted elsewhere since.
+    here = (f"root={run_dir.absolute().parent}", f"name={run_dir.absolute().name}")
+    site = run_dir / SITE
+    return open_sweep(
+        file,
+        here,
+        manifest["executor"],
+        str(site.absolute()) if site.exists() else manifest["site"],
+    )
+
+
+def status_text(run_dir: Path, every: bool) -> str:
+    sweep = reopen(run_dir)
+    states = sweep.observe()
+    lines = [f"sweep {sweep.config.name} in {run_dir}", *state_lines(states)]
+    shown = [s for s in states.values() if every or not s.over]
+    for state in shown if every else shown[:_SHOWN]:
+        lines.append(_line(sweep, state))
+    if not every and len(shown) > _SHOWN:
+        lines.append(f"  ... and {len(shown) - _SHOWN} more (--all lists them)")
+    return "\n".join(lines)
+
+
+def _line(sweep: Sweep, state: TaskState) -> str:
+    parts = [f"  {state.state.value:<8} {state.task.id}"]
+    if state.job:
+        parts.append(f"job {state.job}")
+    report = read_progress(sweep.run_dir, state.task.id)
+    if state.state is State.RUNNING and report and report["total"]:
+        parts.append(f"{report['done'] / report['total']:.0%} {report['note']}")
+    if state.detail:
+        parts.append(state.detail)
+    return "  ".join(parts)
+
+
+def follow_run(run_dir: Path) -> None:
+    """A live table until nothing of the sweep is alive."""
+    sweep = reopen(run_dir)
+    console = Console()
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            states = sweep.observe()
+            live.update(_table(sweep, states), refresh=True)
+            if not any(state.alive for state in states.values()):
+                return
+            time.sleep(_EVERY)
+
+
+def _table(sweep: Sweep, states: dict[str, TaskState]) -> Group:
+    running = [state for state in states.values() if state.state is State.RUNNING]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for state in running[:_SHOWN]:
+        report = read_progress(sweep.run_dir, state.task.id)
+        table.add_row("  " + state.task.name, *progress_cells(report))
+    return Group(Text("\n".join(state_lines(states))), table)

@@ -1,0 +1,170 @@
+"""The worker: runs tasks of a run directory by name, whoever started it and on however many ranks.
+
+A task leaves ``done.json`` when it succeeds, ``failed.json`` when it fails, and neither when it is
+killed, preempted, or finds an input missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcscale.atomic import DONE, read_done, write_done, write_json
+from hpcscale.cluster.restart import fail
+from hpcscale.errors import HpcscaleError, OtherRankFailed, Preempted
+from hpcscale.rundir import attempts
+from hpcscale.train.signals import StopFlag
+from hpcscale.worker.context import Context, InputMissing, StepResult, load_context
+
+FAILED = "failed.json"
+_CAUSE_FIRST = 2.0
+
+
+def run_tasks(
+    run_dir: Path,
+    task_ids: Sequence[str],
+    flag: StopFlag | None = None,
+    max_restarts: int | None = None,
+) -> int:
+    """Run tasks one after the other; the exit code of the first that failed, else 0.
+
+    ``max_restarts``: where a scheduler starts a job again by itself. One failure does not sink
+    the tasks behind it: those that need it find their input missing. Preempted passes through,
+    since the tasks behind it will come back too.
+    """
+    worst = 0
+    for task_id in task_ids:
+        if flag is not None and flag.is_set():
+            raise Preempted(f"stopped before {task_id}")
+        context = load_context(
+            run_dir,
+            task_id,
+            **({} if flag is None else {"stop": flag.is_set, "deferring": flag.deferring}),
+            rank=int(os.environ.get("RANK", "0")),
+            world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        )
+        code = _run(context, max_restarts)
+        worst = worst or code
+    return worst
+
+
+def run_tasks_entry(run_dir: str, task_ids: list[str], max_restarts: int | None = None) -> int:
+    """``run_tasks`` under signal handlers, for executors. SIGTERM and USR2 ask for a clean stop."""
+    with StopFlag() as flag:
+        code = run_tasks(Path(run_dir), task_ids, flag, max_restarts)
+    if code == 0 and "torch.distributed" in sys.modules:
+        from hpcscale.train.distributed import close_group
+
+        close_group()
+    return code
+
+
+def _run(context: Context, max_restarts: int | None) -> int:
+    directory = context.directory
+    if read_done(directory, context.key) is not None:
+        return 0
+    outcome, code = "failed", 1
+    try:
+        if context.rank == 0:
+            (directory / FAILED).unlink(missing_ok=True)
+            (directory / DONE).unlink(missing_ok=True)
+            attempts.begin(context, max_restarts)
+        step = importlib.import_module(f"hpcscale.worker.steps.{context.spec['kind']}")
+        result = step.run(context)
+        if context.rank == 0:
+            _finish(context, result)
+        _meet(context)
+        outcome, code = "done", 0
+    except Preempted:
+        outcome = "preempted"
+        raise
+    except InputMissing as error:
+        outcome, code = "waiting", error.exit_code
+        print(f"hpcscale: {error}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    except Exception as error:
+        if context.world_size > 1:
+            _follow_the_dead(context, error)
+        _record_failure(context, error)
+        code = error.exit_code if isinstance(error, HpcscaleError) else 1
+        if context.world_size > 1:
+            # The other ranks may wait in a collective that this one will never join.
+            attempts.end(context, outcome)
+            fail()
+    finally:
+        attempts.end(context, outcome)
+    return code
+
+
+def _finish(context: Context, result: StepResult) -> None:
+    """Mark the task as done, and only then drop what it would need to go on. A stop waits."""
+    with context.deferring():
+        write_done(context.directory, context.key, result.outputs, facts=result.facts)
+        for name in result.scrap:
+            shutil.rmtree(context.directory / name, ignore_errors=True)
+        result.afterwards()
+
+
+def _meet(context: Context) -> None:
+    """No rank goes on to a task that reads this one before rank 0 has marked it done."""
+    if context.world_size > 1:
+        from hpcscale.train.distributed import Ranks
+
+        Ranks.from_environment().barrier()
+
+
+def _follow_the_dead(context: Context, error: Exception) -> None:
+    """End as a killed rank does where one was killed: nothing failed, and trying again helps.
+
+    A rank that failed has said so before it left, or is about to.
+    """
+    from hpcscale.train.distributed import peer_is_gone
+
+    if not peer_is_gone(error) or _appears(context.directory / FAILED, _CAUSE_FIRST):
+        return
+    print(
+        f"hpcscale: another rank ended without a word, so rank {context.rank} ends too: {error}",
+        file=sys.stderr,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _appears(path: Path, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    return path.exists()
+
+
+def _record_failure(context: Context, error: Exception) -> None:
+    """The first rank that fails is the one worth reading; the others fail because of it."""
+    trace = traceback.format_exc()
+    print(trace, file=sys.stderr, flush=True)
+    expected = isinstance(error, HpcscaleError)
+    record = {
+        "key": context.key,
+        "error": str(error) if expected else f"{type(error).__name__}: {error}",
+        "traceback": None if expected else trace,
+        "rank": context.rank,
+        "host": socket.gethostname(),
+        "at": time.time(),
+    }
+    path = context.directory / FAILED
+    wait = _CAUSE_FIRST if isinstance(error, OtherRankFailed) else 0.0
+    if not _appears(path, wait):
+        try:
+            write_json(path, record)
+        except OSError as full:
+            print(f"hpcscale: {path} cannot be written: {full}", file=sys.stderr, flush=True)

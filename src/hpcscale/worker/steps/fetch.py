@@ -1,0 +1,21 @@
+"""A model from the hub or a local directory, brought into the run directory."""
+
+from __future__ import annotations
+
+from hpcscale.worker.context import Context, StepResult
+
+MODEL = "model"
+PROBED = "probed"
+
+
+def run(context: Context) -> StepResult:
+    from hpcscale.model.build import load_model, save_model
+
+    params = context.params
+    model = load_model(params["source"], params["revision"])
+    out = context.directory / MODEL
+    save_model(model, out)
+    parameters = sum(p.numel() for p in model.parameters())
+    # Earlier versions, whose copies lack the fact, loaded models that are refused now.
+    facts = {"parameters": parameters, PROBED: True}
+    return StepResult([f"{MODEL}/{f.name}" for f in out.iterdir()], facts)

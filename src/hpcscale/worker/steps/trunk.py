@@ -1,0 +1,17 @@
+"""A segment of a trunk: from one branch point to the next, at the rate before any decay."""
+
+from __future__ import annotations
+
+from hpcscale.worker.context import Context, StepResult
+from hpcscale.worker.steps.training import selected_stream, train_segment
+
+
+def run(context: Context) -> StepResult:
+    from hpcscale.model.build import load_model
+    from hpcscale.train.distributed import Ranks
+
+    stream, _ = selected_stream(context)
+    ranks = Ranks.from_environment()
+    model = load_model(context.input("model") / "model")
+    with context.deferring():
+        return train_segment(context, model, stream, ranks)
