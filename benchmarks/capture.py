@@ -26,7 +26,7 @@ from hpcscale.data.packing import PackedStream
 from hpcscale.data.store import TokenStore
 from hpcscale.data.writer import StoreWriter
 from hpcscale.influence.capture import Capture
-from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
+from hpcscale.influence.checkpoint_schedule import Intervals
 from hpcscale.influence.sketch import Projection
 from hpcscale.model.build import build_model
 from hpcscale.train.checkpoint import Position
@@ -74,7 +74,7 @@ def seconds_a_step(
     stream = PackedStream(store, np.arange(store.n_documents), tokens, LENGTH, "concat")
     clock, watchers = Clock(), list[Watcher]()
     if projection:
-        intervals = CheckpointSchedule.of(config, tokens, 1)
+        intervals = Intervals.of(config, tokens, 1)
         watchers.append(Capture(out / "rows", stream, store.ids, projection, intervals, ranks))
     train(
         model, stream, config, engine="torch", precision="fp32", seed=0, ranks=ranks, out=out,

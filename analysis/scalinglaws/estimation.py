@@ -35,7 +35,7 @@ def fit_law(
     """Fit ``law`` to losses [n] (nats a token) at ``x``.
 
     weights [n] multiply each point's part of the objective. begin [S, p]: log shapes to start
-    from, in place of a grid over the bounds. CheckpointSchedule are by profile likelihood for squares, by
+    from, in place of a grid over the bounds. Intervals are by profile likelihood for squares, by
     resampled points for Huber's loss. Raises AnalysisError where there are too few budgets.
     """
     points = x if isinstance(x, Points) else Points(np.asarray(x, float))
