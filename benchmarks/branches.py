@@ -81,9 +81,15 @@ def draw(results: pd.DataFrame, rows: pd.DataFrame, path: Path) -> None:
         left.scatter(part["tokens"], part["loss"], marker=marker, s=14, color=drawn.get_color())
         if arm != "cosine":
             right.errorbar(
-                rows.index, rows[f"{arm} - cosine"], rows[f"+- ({arm})"], marker=marker,
-                linestyle=line, color=drawn.get_color(), capsize=3, label=f"{arm} - cosine",
-            )  # fmt: skip
+                rows.index,
+                rows[f"{arm} - cosine"],
+                rows[f"+- ({arm})"],
+                marker=marker,
+                linestyle=line,
+                color=drawn.get_color(),
+                capsize=3,
+                label=f"{arm} - cosine",
+            )
     right.axhline(0, color="0.6", linewidth=0.8)
     left.set_ylabel("eval loss (nats a token)")
     right.set_ylabel("difference, paired by seed")

@@ -33,7 +33,8 @@ from hpcscale.train.checkpoint import Position
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine
 from hpcscale.train.loop import train
-from hpcscale.train.watch import Silent, Watcher, Watchers
+from hpcscale.train.options import Hooks, RunSetup
+from hpcscale.train.watch import Silent, Watcher
 
 LENGTH, VOCABULARY = 128, 2048
 SHAPE = Shape(layers=4, width=128, heads=4)
@@ -76,10 +77,8 @@ def seconds_a_step(
     if projection:
         intervals = Intervals.of(config, tokens, 1)
         watchers.append(Capture(out / "rows", stream, store.ids, projection, intervals, ranks))
-    train(
-        model, stream, config, engine="torch", precision="fp32", seed=0, ranks=ranks, out=out,
-        key="benchmark", watcher=Watchers([*watchers, clock]),
-    )  # fmt: skip
+    setup = RunSetup("torch", "fp32", 0, ranks, out, "benchmark")
+    train(model, stream, config, setup, Hooks(watchers=[*watchers, clock]))
     wall, cpu = np.diff(np.array(clock.times[1:]), axis=0).T
     return statistics.median(wall), statistics.median(cpu)
 

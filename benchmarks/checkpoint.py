@@ -28,6 +28,8 @@ from hpcscale.train.checkpoint import Checkpoints, Origin, Position
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import Engine, EngineSetup
 from hpcscale.train.engines import make_engine
+from hpcscale.train.restore import restore
+from hpcscale.train.tag_files import tags_in
 
 SHAPES = {
     "124m": (Shape(layers=12, width=768, heads=12), 50_257),
@@ -76,7 +78,7 @@ def forget(folder: Path) -> None:
 
 def boundary(checkpoints: Checkpoints) -> None:
     """What the loop does between steps."""
-    checkpoints.heed(*checkpoints.report())
+    checkpoints.advance(checkpoints.poll())
 
 
 def one_round(
@@ -102,13 +104,15 @@ def one_round(
         checkpoints.finish()
 
     found["save"] = timed(save)
-    tag = folder / "checkpoints" / checkpoints.tags()[-1]
+    tag = checkpoints.folder / tags_in(checkpoints.folder)[-1]
     size = sum(path.stat().st_size for path in tag.iterdir())
     found["plain write"] = timed(lambda: write_plainly(folder / "plain", size))
     forget(folder)
     found["plain read"] = timed(lambda: read_plainly(folder / "plain"))
     forget(folder)
-    found["load"] = timed(lambda: checkpoints.restore(engine))
+    found["load"] = timed(
+        lambda: restore(engine, checkpoints.folder, checkpoints.origin, checkpoints.ranks)
+    )
     data = memoryview(bytearray(1 << 28))
     found["hash"] = timed(lambda: hashlib.sha256(data)) * size / len(data)
     return {**found, "size": float(size)}
@@ -151,8 +155,10 @@ def report(middle: dict[str, float], rounds: dict[str, list[float]]) -> None:
     for key in ("step", "step while writing", "copy", "save call", "stall", "hash"):
         low, high = min(rounds[key]), max(rounds[key])
         print(f"{key:20} {middle[key]:8.3f} s [{low:.3f} to {high:.3f}]")
-    beside = [max(0.0, s - c) / t for s, c, t in zip(
-        rounds["stall"], rounds["copy"], rounds["step"], strict=True)]  # fmt: skip
+    beside = [
+        max(0.0, s - c) / t
+        for s, c, t in zip(rounds["stall"], rounds["copy"], rounds["step"], strict=True)
+    ]
     print(f"stall beside a copy: {statistics.median(beside):.1%} of a step")
     for key, own in (("save", "plain write"), ("load", "plain read")):
         ratios = [b / a for a, b in zip(rounds[key], rounds[own], strict=True)]

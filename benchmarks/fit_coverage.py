@@ -131,9 +131,17 @@ def log2_multiplier(reference: Floats, other: Floats, grid: Floats, at: int) -> 
 
 def simulate(made: Scenario, number: int, draws: int) -> Row:
     """One simulated pair of methods: what was estimated, and which intervals hold the truth."""
-    rng = np.random.default_rng([number, *made.law.encode(), made.budgets, made.seeds,
-                                 int(10 * made.decades), int(1e4 * made.noise),
-                                 len(made.spread)])  # fmt: skip
+    rng = np.random.default_rng(
+        [
+            number,
+            *made.law.encode(),
+            made.budgets,
+            made.seeds,
+            int(10 * made.decades),
+            int(1e4 * made.noise),
+            len(made.spread),
+        ]
+    )
     tokens, law = np.repeat(made.levels, made.seeds), LAWS[made.law]
     noise = errors(made, rng)
     truth = TRUTH[made.law]
@@ -158,9 +166,12 @@ def simulate(made: Scenario, number: int, draws: int) -> Row:
         low, high = band(drawn["one"], Points(np.array([times * largest])))
         held[name] = bool(low[0] <= curve(made.law, np.array([times * largest]))[0] <= high[0])
     estimate, held["multiplier"] = multiplier(fit, other, drawn["one"], drawn["two"], largest)
-    missed = {name: fit.estimates[name] - value if name in ("E", "beta")
-              else float(np.log2(fit.estimates[name] / value))
-              for name, value in truth.items()}  # fmt: skip
+    missed = {
+        name: fit.estimates[name] - value
+        if name in ("E", "beta")
+        else float(np.log2(fit.estimates[name] / value))
+        for name, value in truth.items()
+    }
     missed["multiplier"] = estimate - np.log2(WORTH)
     return Row(held, missed, flagged, same, None if whole is None else whole.identified)
 
@@ -195,8 +206,10 @@ def measured(
     scenarios = tuple(scenarios)
     chunks = [range(first, min(first + 20, simulations)) for first in range(0, simulations, 20)]
     with ProcessPoolExecutor(jobs) as pool:
-        waiting = {made: [pool.submit(several, made, chunk, draws) for chunk in chunks]
-                   for made in scenarios}  # fmt: skip
+        waiting = {
+            made: [pool.submit(several, made, chunk, draws) for chunk in chunks]
+            for made in scenarios
+        }
         for place, (made, parts) in enumerate(waiting.items(), 1):
             for _ in as_completed(parts):
                 pass

@@ -39,7 +39,10 @@ def page(found: Iterable[tuple[Any, list[Row]]], simulations: int, draws: int) -
         outside += _outside(made, rows)
     error = 100 * np.sqrt(0.95 * 0.05 / simulations)
     told = ["Outside 93-97 %: " + "; ".join(outside) + "."] if outside else ["All are in 93-97 %."]
-    return "\n".join([
+    columns = "law,design,decades,noise,spread"
+    covered = f"{columns},E,scale,B,beta,band,band 4x,multiplier".split(",")
+    recovered = f"{columns},E (nats),log2 scale,beta,log2 multiplier,identified,lack of fit flagged"
+    lines = [
         f"Simulated sweeps, {simulations} a row, {draws} bootstrap draws each, by "
         "`python benchmarks/fit_coverage.py --write docs/analysis.md`. Two methods share budgets "
         "and seeds; a token of the second is worth 1.25 of the first. Budgets start at 2M tokens. "
@@ -50,8 +53,7 @@ def page(found: Iterable[tuple[Any, list[Row]]], simulations: int, draws: int) -
         "parameters, its bootstrap band at the largest budget and at four times that, and the "
         f"paired interval of the multiplier at the largest budget. Simulation error: {error:.1f}.",
         "",
-        *_table(["law", "design", "decades", "noise", "spread", "E", "scale", "B", "beta",
-                 "band", "band 4x", "multiplier"], coverage),
+        *_table(covered, coverage),
         "",
         *told,
         "",
@@ -61,14 +63,19 @@ def page(found: Iterable[tuple[Any, list[Row]]], simulations: int, draws: int) -
         f"in full (one of ten; {differing} of them disagree with the F statistic at the truth), "
         "and of all.",
         "",
-        *_table(["law", "design", "decades", "noise", "spread", "E (nats)", "log2 scale", "beta",
-                 "log2 multiplier", "identified", "lack of fit flagged"], recovery),
-    ])  # fmt: skip
+        *_table(recovered.split(","), recovery),
+    ]
+    return "\n".join(lines)
 
 
 def _labels(made: Any) -> list[str]:
-    return [made.law, f"{made.budgets} x {made.seeds}", f"{made.decades:g}", f"{made.noise:g}",
-            made.spread]  # fmt: skip
+    return [
+        made.law,
+        f"{made.budgets} x {made.seeds}",
+        f"{made.decades:g}",
+        f"{made.noise:g}",
+        made.spread,
+    ]
 
 
 def _shares(made: Any, rows: Sequence[Row]) -> dict[str, float]:
@@ -78,8 +85,16 @@ def _shares(made: Any, rows: Sequence[Row]) -> dict[str, float]:
 def _coverage(made: Any, rows: Sequence[Row]) -> list[str]:
     share = {name: f"{100 * value:.1f}" for name, value in _shares(made, rows).items()}
     amplitude = share["B"] if made.law == "transfer" else ""
-    return [*_labels(made), share["E"], share[SCALE[made.law]], amplitude, share["beta"],
-            share["band"], share["band 4x"], share["multiplier"]]  # fmt: skip
+    return [
+        *_labels(made),
+        share["E"],
+        share[SCALE[made.law]],
+        amplitude,
+        share["beta"],
+        share["band"],
+        share["band 4x"],
+        share["multiplier"],
+    ]
 
 
 def _recovery(made: Any, rows: Sequence[Row]) -> list[str]:
@@ -95,8 +110,11 @@ def _recovery(made: Any, rows: Sequence[Row]) -> list[str]:
 
 def _outside(made: Any, rows: Sequence[Row]) -> list[str]:
     law, design, decades, noise, spread = _labels(made)
-    parts = [f"{name} {100 * share:.1f}" for name, share in _shares(made, rows).items()
-             if not LOW <= share <= HIGH]  # fmt: skip
+    parts = [
+        f"{name} {100 * share:.1f}"
+        for name, share in _shares(made, rows).items()
+        if not LOW <= share <= HIGH
+    ]
     if not parts:
         return []
     return [f"{law} {design}, {decades} decades, {noise}, {spread}: {', '.join(parts)}"]

@@ -29,8 +29,9 @@ from scalinglaws.fitted import Fit
 from scalinglaws.laws import Chinchilla, Points, Power, Rectified
 
 #: As many starts as the loop has; ours are of the two shapes, the amplitudes follow.
-STARTS = np.log([[alpha, beta] for alpha in np.linspace(0.1, 2, 9)
-                 for beta in np.linspace(0.1, 2, 8)])  # fmt: skip
+STARTS = np.log(
+    [[alpha, beta] for alpha in np.linspace(0.1, 2, 9) for beta in np.linspace(0.1, 2, 8)]
+)
 
 
 def sweep() -> dict[str, tuple[Array, Array]]:
@@ -38,10 +39,12 @@ def sweep() -> dict[str, tuple[Array, Array]]:
     rng = np.random.default_rng(0)
     tokens = np.repeat(np.geomspace(2e6, 2e8, 8), 3)
     return {
-        f"method {place}": (tokens, 3 - 0.02 * place + 1 / (1 + (tokens / 1e7) ** 0.6)
-                            + rng.normal(0, 0.003, len(tokens)))
+        f"method {place}": (
+            tokens,
+            3 - 0.02 * place + 1 / (1 + (tokens / 1e7) ** 0.6) + rng.normal(0, 0.003, len(tokens)),
+        )
         for place in range(3)
-    }  # fmt: skip
+    }
 
 
 def epoch_like() -> tuple[Points, Array]:
@@ -100,8 +103,10 @@ def usual_loop(
     print(f"\nOne fit, {len(STARTS)} starts each, {len(at)} points: ours {taken['ours']:.3f} s")
     for way in WAYS:
         gap = loop.fit(once, way) / fit.objective - 1
-        print(f"  {way}: {taken[way]:.2f} s, {taken[way] / taken['ours']:.1f}x; "
-              f"its objective against ours {gap:+.1e}")  # fmt: skip
+        print(
+            f"  {way}: {taken[way]:.2f} s, {taken[way] / taken['ours']:.1f}x; "
+            f"its objective against ours {gap:+.1e}"
+        )
     whole = taken["ours"] + taken["pairs"]
     print(f"Fit and {DRAWS} draws: ours {whole:.2f} s")
     at_ours = reached(loop, drawn, weights)
@@ -111,8 +116,10 @@ def usual_loop(
         found = np.array([loop.fit(each, way) for each in weights])
         a_draw = (clock() - begun) / len(weights)
         best = np.minimum(best, found)
-        print(f"  {way}, grid for each draw: {a_draw:.2f} s a draw, {a_draw * DRAWS:.0f} s scaled "
-              f"from {len(weights)}, {a_draw * DRAWS / whole:.0f}x")  # fmt: skip
+        print(
+            f"  {way}, grid for each draw: {a_draw:.2f} s a draw, {a_draw * DRAWS:.0f} s scaled "
+            f"from {len(weights)}, {a_draw * DRAWS / whole:.0f}x"
+        )
     gaps = at_ours / best - 1
     print(f"  our draws against the best of all: {gaps.min():+.1e} to {gaps.max():+.1e}")
 
@@ -139,8 +146,10 @@ def packages(
         if found:
             theta = np.array([*np.log(found[1:4]), *found[4:]])
             gap = loop.objective(theta, once)[0] / fit.objective - 1
-            print(f"\nPyPI chinchilla, {len(GRID)} starts, all cores: {found[0]:.2f} s, "
-                  f"objective ours {gap:+.1e}")  # fmt: skip
+            print(
+                f"\nPyPI chinchilla, {len(GRID)} starts, all cores: {found[0]:.2f} s, "
+                f"objective ours {gap:+.1e}"
+            )
     if asked.simple:
         tokens, each = sweep()["method 0"]
         found = other(asked.simple, SIMPLE, np.stack([tokens, each], axis=1))
@@ -151,9 +160,11 @@ def packages(
 
         if found:
             taken = turns(clock, asked.rounds, {"": ours})[""]
-            print(f"PyPI simple-scaling-laws, 8 budgets x 3 seeds, power law, {DRAWS} draws: "
-                  f"{found[-1]:.2f} s, ours with profile intervals {taken:.2f} s, "
-                  f"{found[-1] / taken:.1f}x")  # fmt: skip
+            print(
+                f"PyPI simple-scaling-laws, 8 budgets x 3 seeds, power law, {DRAWS} draws: "
+                f"{found[-1]:.2f} s, ours with profile intervals {taken:.2f} s, "
+                f"{found[-1] / taken:.1f}x"
+            )
 
 
 def main() -> None:

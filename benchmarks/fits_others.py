@@ -20,18 +20,26 @@ from scalinglaws.laws import Points
 
 Array = npt.NDArray[np.float64]
 #: 72 starts of log E, log A, log B, alpha, beta, spread as those of Hoffmann et al. 2022.
-GRID = np.array(list(itertools.product([-1.0, 0.0, 1.0], [0.0, 10.0, 20.0], [0.0, 20.0],
-                                       [0.25, 1.0], [0.25, 1.0])))  # fmt: skip
+GRID = np.array(
+    list(
+        itertools.product(
+            [-1.0, 0.0, 1.0], [0.0, 10.0, 20.0], [0.0, 20.0], [0.25, 1.0], [0.25, 1.0]
+        )
+    )
+)
 
 
 #: scipy's method, whether the gradient is given, and its options.
 WAYS: dict[str, tuple[str, bool, dict[str, float]]] = {
-    "L-BFGS-B, exact gradient, tight": ("L-BFGS-B", True, {"ftol": 1e-15, "gtol": 1e-10,
-                                                           "maxiter": 2000, "maxfun": 5000}),
+    "L-BFGS-B, exact gradient, tight": (
+        "L-BFGS-B",
+        True,
+        {"ftol": 1e-15, "gtol": 1e-10, "maxiter": 2000, "maxfun": 5000},
+    ),
     "L-BFGS-B, exact gradient, scipy's tolerances": ("L-BFGS-B", True, {}),
     "L-BFGS-B, numerical gradient, scipy's tolerances": ("L-BFGS-B", False, {}),
     "BFGS, exact gradient, tight": ("BFGS", True, {"gtol": 1e-9, "maxiter": 2000}),
-}  # fmt: skip
+}
 
 
 class UsualLoop:
@@ -45,8 +53,9 @@ class UsualLoop:
     def objective(self, theta: Array, weights: Array) -> tuple[float, Array]:
         """The sum, and its slope in log E, log A, log B, alpha, beta."""
         e, a, b, alpha, beta = theta
-        parts = np.stack([np.full_like(self.size, e), a - alpha * self.size,
-                          b - beta * self.tokens])  # fmt: skip
+        parts = np.stack(
+            [np.full_like(self.size, e), a - alpha * self.size, b - beta * self.tokens]
+        )
         top = parts.max(axis=0)
         shares = np.exp(parts - top)
         total = shares.sum(axis=0)
@@ -62,8 +71,10 @@ class UsualLoop:
         """The best objective of all starts."""
         method, exact, options = WAYS[way]
         work = self.objective if exact else self.value
-        found = [optimize.minimize(work, start, weights, method, jac=exact, options=options)
-                 for start in GRID]  # fmt: skip
+        found = [
+            optimize.minimize(work, start, weights, method, jac=exact, options=options)
+            for start in GRID
+        ]
         return min(float(each.fun) for each in found)
 
 
@@ -104,8 +115,12 @@ def other(python: Path, script: str, table: Array) -> list[float] | None:
     """The numbers that ``script`` prints under another interpreter; None where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "table.npy", table)
-        done = subprocess.run([python, "-c", script, Path(folder) / "table.npy"],
-                              capture_output=True, text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            [python, "-c", script, Path(folder) / "table.npy"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         print(f"  left out: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
         return None

@@ -263,9 +263,14 @@ def dump_alone(folder: str, n: int) -> None:
     model, _, units = world(Path(folder) / "store", SMALL, 2048, 32, n)
     sketch = Sketch(model, Projection(), torch.device("cpu"))
     dump_examples(
-        model, units, (0, n), sketch, Path(folder) / "out", DumpOptions(batch_tokens=1024),
+        model,
+        units,
+        (0, n),
+        sketch,
+        Path(folder) / "out",
+        DumpOptions(batch_tokens=1024),
         ranks=Ranks(),
-    )  # fmt: skip
+    )
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
 
 

@@ -94,9 +94,12 @@ def main() -> None:
                 f"s.score_alone({name!r}, {m}, {asked.threads}, {str(folder / f'out{round_}')!r})"
             )
             ran = subprocess.run(
-                [sys.executable, "-c", code], cwd=Path(__file__).parent, check=True,
-                capture_output=True, text=True,
-            )  # fmt: skip
+                [sys.executable, "-c", code],
+                cwd=Path(__file__).parent,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
             seconds, peak = map(float, ran.stdout.split())
             if round_:
                 shares.append(2.0 * n * m * d / seconds / rate)
@@ -104,8 +107,10 @@ def main() -> None:
                 peaks.append(peak)
         print(f"{n} x {d} fp16 against {m} queries, {asked.threads} threads")
         print(f"the machine's own float32 product: {statistics.median(rates):.0f} GFLOP/s")
-        print(f"score stage: {100 * statistics.median(shares):.0f} % of it "
-              f"[{100 * min(shares):.0f} to {100 * max(shares):.0f}]")  # fmt: skip
+        print(
+            f"score stage: {100 * statistics.median(shares):.0f} % of it "
+            f"[{100 * min(shares):.0f} to {100 * max(shares):.0f}]"
+        )
         print(
             f"peak {max(peaks):.0f} MB more than before; the output is {4 * n * m / 2**20:.0f} MB"
         )

@@ -37,6 +37,7 @@ from hpcscale.model.build import build_model
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import adamw
 from hpcscale.train.loop import train
+from hpcscale.train.options import Hooks, RunSetup
 
 LENGTH, ROWS, VOCABULARY = 512, 4, 2048
 SHAPE = Shape(layers=4, width=128, heads=4)
@@ -97,11 +98,10 @@ def packed(store: TokenStore, steps: int, out: Path, clock: Callable[[], float])
         store, np.arange(store.n_documents), steps * ROWS * LENGTH, LENGTH, "concat"
     )
     ticks = [clock()]
-    train(
-        build_model(SHAPE, VOCABULARY, LENGTH, VOCABULARY - 1), stream, CONFIG, engine="torch",
-        precision="fp32", seed=0, ranks=Ranks(), out=out, key="benchmark",
-        progress=lambda line: ticks.append(clock()),
-    )  # fmt: skip
+    model = build_model(SHAPE, VOCABULARY, LENGTH, VOCABULARY - 1)
+    setup = RunSetup("torch", "fp32", 0, Ranks(), out, "benchmark")
+    hooks = Hooks(progress=lambda line: ticks.append(clock()))
+    train(model, stream, CONFIG, setup, hooks)
     return _rate([b - a for a, b in pairwise(ticks)])
 
 

@@ -80,8 +80,10 @@ def measure(made: Trained, asked: argparse.Namespace) -> None:
     units = DocumentExamples(made.store, made.held_out, LENGTH)
     roots = {name: p.sqrt() for name, p in made.adam.items()}
     whole = Sketch(made.model, Projection(None, None), CPU)
-    print(f"{asked.documents} documents, {asked.queries} queries, {asked.seeds} seeds, "
-          f"{whole.dimension} parameters\n")  # fmt: skip
+    print(
+        f"{asked.documents} documents, {asked.queries} queries, {asked.seeds} seeds, "
+        f"{whole.dimension} parameters\n"
+    )
     for metric, scale in (("plain", None), ("Adam-aware", roots)):
         exact = example_features(made.model, units, np.arange(units.count), whole, scale=scale)
         expected = scores(exact, asked.documents)

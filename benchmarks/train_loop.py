@@ -36,6 +36,7 @@ from hpcscale.model.build import build_model
 from hpcscale.train.distributed import Ranks, close_group
 from hpcscale.train.engine import adamw
 from hpcscale.train.loop import train
+from hpcscale.train.options import Hooks, RunSetup
 
 #: Shape, vocabulary, sequence length, rows a step and rank.
 MODELS = {
@@ -107,11 +108,9 @@ def ours(setting: Setting, engine: str, out: Path, ranks: Ranks | None = None) -
     """Step times, of all that a step does, data and metrics included."""
     out.mkdir(parents=True, exist_ok=True)
     ticks = [clock()]
-    train(
-        setting.model(), setting.stream(), setting.config, engine=engine, precision="fp32", seed=0,
-        ranks=ranks or Ranks(), out=out, key="benchmark",
-        progress=lambda line: ticks.append(clock()),
-    )  # fmt: skip
+    setup = RunSetup(engine, "fp32", 0, ranks or Ranks(), out, "benchmark")
+    hooks = Hooks(progress=lambda line: ticks.append(clock()))
+    train(setting.model(), setting.stream(), setting.config, setup, hooks)
     return [after - before for before, after in pairwise(ticks)]
 
 
@@ -173,8 +172,12 @@ def _start(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "OMP_NUM_THREADS": "1"}  # fmt: skip
+    shared = {
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
     given = {"--model": name, "--rows": rows, "--steps": steps, "--rank-of": out}
     words = [sys.executable, __file__, *(str(word) for pair in given.items() for word in pair)]
     return out, [

@@ -29,30 +29,80 @@ BOUND = 1e-6
 
 #: Settings that make a model small, where its config has them.
 _SMALL = {
-    "vocab_size": VOCABULARY, "eos_token_id": EOT, "bos_token_id": EOT, "is_decoder": True,
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim_model", "embedding_size",
-                     "word_embed_proj_dim"), 32),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "decoder_layers",
-                     "num_layers"), 2),
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads",
-                     "decoder_attention_heads", "encoder_attention_heads"), 4),
-    **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "decoder_ffn_dim",
-                     "encoder_ffn_dim", "dim_ff"), 48),
+    "vocab_size": VOCABULARY,
+    "eos_token_id": EOT,
+    "bos_token_id": EOT,
+    "is_decoder": True,
+    **dict.fromkeys(
+        ("hidden_size", "n_embd", "d_model", "dim_model", "embedding_size", "word_embed_proj_dim"),
+        32,
+    ),
+    **dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "n_layers", "decoder_layers", "num_layers"), 2
+    ),
+    **dict.fromkeys(
+        (
+            "num_attention_heads",
+            "n_head",
+            "n_heads",
+            "num_heads",
+            "decoder_attention_heads",
+            "encoder_attention_heads",
+        ),
+        4,
+    ),
+    **dict.fromkeys(
+        ("intermediate_size", "n_inner", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "dim_ff"),
+        48,
+    ),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"), LENGTH),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 16),
-    **dict.fromkeys(("sliding_window", "attention_window", "window_size", "attention_chunk_size",
-                     "local_attention"), 16),
-    **dict.fromkeys(("head_dim", "dim_head", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim",
-                     "state_size", "mamba_d_state", "linear_key_head_dim",
-                     "linear_value_head_dim"), 8),
-    "encoder_layers": 1, "num_key_value_heads": 2, "num_experts_per_tok": 2, "n_shared_experts": 1,
-    "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 16,
-    "kv_lora_rank": 16, "rotary_dim": 4, "conv_kernel": 4, "time_step_rank": 4,
-    "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_chunk_size": 16,
-    "linear_num_key_heads": 2, "linear_num_value_heads": 2,
-    "use_sliding_window": True, "max_window_layers": 1,
-}  # fmt: skip
+    **dict.fromkeys(
+        (
+            "sliding_window",
+            "attention_window",
+            "window_size",
+            "attention_chunk_size",
+            "local_attention",
+        ),
+        16,
+    ),
+    **dict.fromkeys(
+        (
+            "head_dim",
+            "dim_head",
+            "qk_rope_head_dim",
+            "qk_nope_head_dim",
+            "v_head_dim",
+            "state_size",
+            "mamba_d_state",
+            "linear_key_head_dim",
+            "linear_value_head_dim",
+        ),
+        8,
+    ),
+    "encoder_layers": 1,
+    "num_key_value_heads": 2,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "rotary_dim": 4,
+    "conv_kernel": 4,
+    "time_step_rank": 4,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "use_sliding_window": True,
+    "max_window_layers": 1,
+}
 #: What the rules do not give.
 _OWN: dict[str, dict[str, Any]] = {"gpt_neo": {"attention_types": [[["global", "local"], 1]]}}
 _MOST_PARAMETERS = 5_000_000
@@ -225,9 +275,12 @@ def _off_documents(model: Any, plain: Any, store: Any) -> float:
     from hpcscale.evaluate.loss import document_nll
 
     found, _ = document_nll(
-        model, store, np.arange(store.n_documents), sequence_length=LENGTH,
+        model,
+        store,
+        np.arange(store.n_documents),
+        sequence_length=LENGTH,
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     pairs = zip(found, plain_document_nll(plain, store), strict=True)
     return max(abs(float(a) / b - 1) for a, b in pairs)
 
@@ -244,6 +297,7 @@ def _train(folder: Path, store: Any, micro_batch: int) -> list[float]:
     from hpcscale.model.build import load_model
     from hpcscale.train.distributed import Ranks
     from hpcscale.train.loop import train
+    from hpcscale.train.options import Hooks, RunSetup
 
     stream = PackedStream(store, np.arange(store.n_documents), 5 * LENGTH, LENGTH, "concat")
     config = TrainConfig(
@@ -252,10 +306,8 @@ def _train(folder: Path, store: Any, micro_batch: int) -> list[float]:
     lines: list[dict[str, Any]] = []
     out = folder / f"train-{micro_batch}"
     out.mkdir()
-    train(
-        load_model(folder / "model"), stream, config, engine="torch", precision="fp32", seed=0,
-        ranks=Ranks(), out=out, key=out.name, progress=lines.append,
-    )  # fmt: skip
+    setup = RunSetup("torch", "fp32", 0, Ranks(), out, out.name)
+    train(load_model(folder / "model"), stream, config, setup, Hooks(progress=lines.append))
     return [line["loss"] for line in lines]
 
 

@@ -22,8 +22,14 @@ from hpcscale.train.engine import EngineSetup
 from hpcscale.train.engines import make_engine
 from hpcscale.train.memory import ModelSize, forecast_memory
 
-DEFAULTS: dict[str, Any] = {"engine": "torch", "zero": 0, "precision": "fp32", "offload": "none",
-            "checkpointing": 0, "tokens": 1024}  # fmt: skip
+DEFAULTS: dict[str, Any] = {
+    "engine": "torch",
+    "zero": 0,
+    "precision": "fp32",
+    "offload": "none",
+    "checkpointing": 0,
+    "tokens": 1024,
+}
 LAYERS, WIDTH, VOCABULARY, ROWS = 4, 256, 8000, 2
 
 
@@ -39,8 +45,12 @@ def main() -> None:
     torch.set_num_threads(1)
     given = dict(word.split("=", 1) for word in sys.argv[1:])
     s: dict[str, Any] = {k: type(v)(given.get(k, v)) for k, v in DEFAULTS.items()}
-    config = TrainConfig(zero=s["zero"], offload=s["offload"], micro_batch=ROWS,
-                         activation_checkpointing=bool(s["checkpointing"]))  # fmt: skip
+    config = TrainConfig(
+        zero=s["zero"],
+        offload=s["offload"],
+        micro_batch=ROWS,
+        activation_checkpointing=bool(s["checkpointing"]),
+    )
     ranks = Ranks()
 
     def train(shape: Shape, vocabulary: int, length: int) -> torch.nn.Module:
@@ -64,9 +74,14 @@ def main() -> None:
     grown = status("VmHWM") - before
     parameters = sum(int(getattr(p, "ds_numel", p.numel())) for p in model.parameters())
     told = forecast_memory(
-        ModelSize(LAYERS, WIDTH, VOCABULARY, parameters), config, engine=s["engine"],
-        stage=s["zero"], precision=s["precision"], world_size=1, sequence_length=length,
-    )  # fmt: skip
+        ModelSize(LAYERS, WIDTH, VOCABULARY, parameters),
+        config,
+        engine=s["engine"],
+        stage=s["zero"],
+        precision=s["precision"],
+        world_size=1,
+        sequence_length=length,
+    )
     # On a CPU, what is offloaded lies in the same memory.
     print(grown, told.total + told.host)
 

@@ -27,6 +27,7 @@ def main() -> None:
     from hpcscale.errors import Preempted
     from hpcscale.train.distributed import Ranks, close_group
     from hpcscale.train.loop import train
+    from hpcscale.train.options import Hooks, RunSetup
 
     torch.set_num_threads(1)
     out, file = Path(sys.argv[1]), Path(sys.argv[2].removeprefix("cases="))
@@ -42,10 +43,8 @@ def main() -> None:
             return 0 < limit < len(seen)
 
         try:
-            train(
-                model, stream, config, engine=case["engine"], precision=case["precision"], seed=0,
-                ranks=ranks, out=own, key=case["key"], stop=stop,
-            )  # fmt: skip
+            setup = RunSetup(case["engine"], case["precision"], 0, ranks, own, case["key"])
+            train(model, stream, config, setup, Hooks(stop=stop))
         except Preempted:
             assert case["stop_at"]
     close_group()

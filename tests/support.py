@@ -65,9 +65,14 @@ def hpcscale(tmp_path: Path) -> Run:
 
     def run(*words: object, check: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command(*words), capture_output=True, text=True, cwd=tmp_path, timeout=300,
-            env={**os.environ, **env}, check=False,
-        )  # fmt: skip
+            command(*words),
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=300,
+            env={**os.environ, **env},
+            check=False,
+        )
         if check is not None:
             assert done.returncode == check, done.stdout + done.stderr
         return done

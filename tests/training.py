@@ -17,13 +17,36 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-DEFAULTS = {"engine": "torch", "precision": "fp32", "packing": "concat", "tokens": 2500,
-            "global_batch": 128, "micro_batch": 1, "zero": 0, "clip": 0.5, "every_steps": 0,
-            "keep": 2, "keep_every": 0, "keep_at": 0, "seed": 0, "stop_at": 0, "lr": 3e-3,
-            "key": "key", "offload": "none", "snapshots": 0,
-            "schedule": "cosine", "warmup": "10%", "trunk": "", "steps": 0,
-            "skip": 0, "poison": "",
-            "capture": "", "unit": "document", "rank": 0, "dimension": 0}  # fmt: skip
+DEFAULTS = {
+    "engine": "torch",
+    "precision": "fp32",
+    "packing": "concat",
+    "tokens": 2500,
+    "global_batch": 128,
+    "micro_batch": 1,
+    "zero": 0,
+    "clip": 0.5,
+    "every_steps": 0,
+    "keep": 2,
+    "keep_every": 0,
+    "keep_at": 0,
+    "seed": 0,
+    "stop_at": 0,
+    "lr": 3e-3,
+    "key": "key",
+    "offload": "none",
+    "snapshots": 0,
+    "schedule": "cosine",
+    "warmup": "10%",
+    "trunk": "",
+    "steps": 0,
+    "skip": 0,
+    "poison": "",
+    "capture": "",
+    "unit": "document",
+    "rank": 0,
+    "dimension": 0,
+}
 VOCABULARY, LENGTH = 300, 16
 
 
@@ -55,17 +78,24 @@ def run_ranks(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     out.mkdir(parents=True, exist_ok=True)
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}  # fmt: skip
+    shared = {
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(HERE),
+    }
     words = [f"{key}={value}" for key, value in settings.items()]
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", module, str(out), *words],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for rank in range(world)
-    ]  # fmt: skip
+    ]
     # All at once: a rank whose pipe is full would stop, and the others wait for it.
     with ThreadPoolExecutor(world) as readers:
         outputs = list(readers.map(lambda p: p.communicate(timeout=timeout)[0], processes))
@@ -101,16 +131,23 @@ def prepare(out: Path, s: dict[str, Any]) -> tuple[Any, Any, Any]:
         store, np.arange(store.n_documents), int(s["tokens"]), LENGTH, s["packing"]
     )
     config = TrainConfig(
-        global_batch=s["global_batch"], micro_batch=s["micro_batch"], lr=s["lr"], zero=s["zero"],
+        global_batch=s["global_batch"],
+        micro_batch=s["micro_batch"],
+        lr=s["lr"],
+        zero=s["zero"],
         offload=s["offload"],
-        clip=s["clip"], warmup=s["warmup"], schedule=s["schedule"],
-        on_nonfinite="skip" if s["skip"] else "stop", max_skipped=s["skip"] or 1,
+        clip=s["clip"],
+        warmup=s["warmup"],
+        schedule=s["schedule"],
+        on_nonfinite="skip" if s["skip"] else "stop",
+        max_skipped=s["skip"] or 1,
         checkpoint=CheckpointConfig(
-            every_steps=s["every_steps"] or None, keep=s["keep"],
+            every_steps=s["every_steps"] or None,
+            keep=s["keep"],
             keep_every_steps=s["keep_every"] or None,
             keep_at_tokens=(s["keep_at"],) if s["keep_at"] else (),
         ),
-    )  # fmt: skip
+    )
     model = build_model(Shape(layers=2, width=32, heads=2), VOCABULARY, LENGTH, VOCABULARY - 1)
     return model, stream, config
 
@@ -134,16 +171,25 @@ def watchers_of(
         ids = stream_ids(out)
         found.append(
             Capture(
-                out / "capture", stream, ids, projection, intervals, ranks,
-                unit=s["unit"], dtype=s["capture"],
+                out / "capture",
+                stream,
+                ids,
+                projection,
+                intervals,
+                ranks,
+                unit=s["unit"],
+                dtype=s["capture"],
             )
-        )  # fmt: skip
+        )
     return found
 
 
-def ends(s: dict[str, Any]) -> dict[str, Any]:
-    """Where a run begins and ends, if not at the base model and the budget."""
-    return {"trunk": Path(s["trunk"]) if s["trunk"] else None, "steps": s["steps"] or None}
+def asked_of(s: dict[str, Any], out: Path, ranks: Any) -> tuple[Any, Any]:
+    """The setup of a run, and the segment of it that is trained."""
+    from hpcscale.train.options import RunSetup, Segment
+
+    setup = RunSetup(s["engine"], s["precision"], s["seed"], ranks, out, s["key"])
+    return setup, Segment(Path(s["trunk"]) if s["trunk"] else None, s["steps"] or None)
 
 
 def stream_ids(out: Path) -> Any:
@@ -184,7 +230,8 @@ def train_here(
 
     from hpcscale.train.distributed import Ranks
     from hpcscale.train.loop import train
-    from hpcscale.train.watch import Watchers
+    from hpcscale.train.options import Hooks
+    from hpcscale.train.signals import LeadTime
 
     s = settings_of(**given)
     out.mkdir(parents=True, exist_ok=True)
@@ -200,11 +247,9 @@ def train_here(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(
-            model, stream, config, engine=s["engine"], precision=s["precision"], seed=s["seed"],
-            ranks=Ranks(), out=out, key=s["key"], stop=stop,
-            watcher=Watchers(watchers) if watchers else None, lead=lead, **ends(s),
-        )  # fmt: skip
+        hooks = Hooks(stop=stop, watchers=watchers, lead=lead or LeadTime())
+        setup, segment = asked_of(s, out, Ranks())
+        train(model, stream, config, setup, hooks, segment)
         finish(watchers)
     finally:
         torch.set_num_threads(threads)
@@ -224,7 +269,7 @@ def main() -> None:
     from hpcscale.model.build import load_model, save_model
     from hpcscale.train.distributed import Ranks, close_group, skip_teardown
     from hpcscale.train.loop import train
-    from hpcscale.train.watch import Watchers
+    from hpcscale.train.options import Hooks
 
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
@@ -246,11 +291,9 @@ def main() -> None:
 
     watchers = watchers_of(out, model, stream, config, ranks, s)
     try:
-        result = train(
-            model, stream, config, engine=s["engine"], precision=s["precision"], seed=s["seed"],
-            ranks=ranks, out=out, key=s["key"], stop=stop,
-            watcher=Watchers(watchers) if watchers else None, **ends(s),
-        )  # fmt: skip
+        setup, segment = asked_of(s, out, ranks)
+        hooks = Hooks(stop=stop, watchers=watchers)
+        result = train(model, stream, config, setup, hooks, segment)
     except (HpcscaleError, Preempted) as error:
         print(f"{type(error).__name__}: {error}")
         skip_teardown(error.exit_code)
@@ -270,8 +313,13 @@ def main() -> None:
     )
     if ranks.rank == 0:
         digest = sum(float(p.detach().double().abs().sum()) for p in loaded.parameters())
-        values = {"eval_loss": measured.loss, "digest": digest, "train_loss": result.train_loss,
-                  "tokens": result.tokens, "steps": result.steps}  # fmt: skip
+        values = {
+            "eval_loss": measured.loss,
+            "digest": digest,
+            "train_loss": result.train_loss,
+            "tokens": result.tokens,
+            "steps": result.steps,
+        }
         (out / "result.json").write_text(json.dumps(values))
     close_group()
 

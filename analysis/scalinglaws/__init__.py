@@ -9,9 +9,17 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_WHERE = {"analyse": "api", "Analysis": "analysis", "Options": "analysis",
-          "read_losses": "read", "fit_law": "estimation", "LAWS": "laws", "Law": "laws",
-          "register": "laws", "AnalysisError": "errors"}  # fmt: skip
+_WHERE = {
+    "analyse": "api",
+    "Analysis": "analysis",
+    "Options": "analysis",
+    "read_losses": "read",
+    "fit_law": "estimation",
+    "LAWS": "laws",
+    "Law": "laws",
+    "register": "laws",
+    "AnalysisError": "errors",
+}
 __all__ = sorted(_WHERE)
 
 

@@ -56,16 +56,27 @@ class Analysis:
     @cached_property
     def study(self) -> Study:
         chosen, inputs = self.options, self.inputs
-        return study(inputs.losses, chosen.laws or None, inputs.base_loss, chosen.weights,
-                     chosen.objective, chosen.seed)  # fmt: skip
+        return study(
+            inputs.losses,
+            chosen.laws or None,
+            inputs.base_loss,
+            chosen.weights,
+            chosen.objective,
+            chosen.seed,
+        )
 
     @cached_property
     def comparison(self) -> Comparison | None:
         """None where there is but one method and none was asked to be compared with."""
         if len(self.study.methods) < 2 and self.options.reference is None:
             return None
-        return compare(self.study, self.options.reference, costs=self.inputs.costs,
-                       domains=self.inputs.domains, results=self.inputs.results)  # fmt: skip
+        return compare(
+            self.study,
+            self.options.reference,
+            costs=self.inputs.costs,
+            domains=self.inputs.domains,
+            results=self.inputs.results,
+        )
 
     @cached_property
     def ahead(self) -> pd.DataFrame:

@@ -112,10 +112,16 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         for name, fit in by_law.items()
     ]
     lines += [
-        {"method": failed.method, "law": failed.law, "formula": formulas[failed.law],
-         "converged": False, "identified": False, "message": failed.message}
+        {
+            "method": failed.method,
+            "law": failed.law,
+            "formula": formulas[failed.law],
+            "converged": False,
+            "identified": False,
+            "message": failed.message,
+        }
         for failed in study.failures
-    ]  # fmt: skip
+    ]
     told: dict[str, Any] = {
         "base_loss": analysis.inputs.base_loss,
         "law": study.law,

@@ -47,8 +47,11 @@ class _Setting:
         return UNKNOWN if value in (None, {}, []) else form.format(_plain(value))
 
     def join(self, **paths: str) -> str:
-        told = [f"{name.replace('_', ' ')} {_plain(value)}" for name, path in paths.items()
-                if (value := self.get(path)) not in (None, {}, [])]  # fmt: skip
+        told = [
+            f"{name.replace('_', ' ')} {_plain(value)}"
+            for name, path in paths.items()
+            if (value := self.get(path)) not in (None, {}, [])
+        ]
         return ", ".join(told) or UNKNOWN
 
 
@@ -71,13 +74,16 @@ def _form(study: Study) -> list[tuple[str, str]]:
     return [
         ("Which form is fitted?", compared.formula if compared else "none could be fitted"),
         ("Where does it come from?", compared.source if compared else UNKNOWN),
-        ("Which variables does it have?",
-         "training tokens" + "".join(f", {n.replace('_', ' ')}" for n in compared.needs)
-         if compared else UNKNOWN),
+        (
+            "Which variables does it have?",
+            "training tokens" + "".join(f", {n.replace('_', ' ')}" for n in compared.needs)
+            if compared
+            else UNKNOWN,
+        ),
         ("Which parameters are fitted?", ", ".join(shapes) or UNKNOWN),
         ("Which are measured?", _plain(compared.measured) if compared else UNKNOWN),
         ("Which other forms were tried?", others or "none"),
-    ]  # fmt: skip
+    ]
 
 
 def _training(study: Study, setting: _Setting) -> list[tuple[str, str]]:
@@ -87,30 +93,58 @@ def _training(study: Study, setting: _Setting) -> list[tuple[str, str]]:
     return [
         ("How many runs?", f"{len(frame)}, {frame['method'].nunique()} selection methods"),
         ("Which model sizes?", ", ".join(f"{s:,.0f} parameters" for s in sizes) or UNKNOWN),
-        ("How many tokens?", f"{frame['budget'].nunique()} budgets from {tokens.min():,.0f} to "
-                             f"{tokens.max():,.0f}"),
-        ("Which base model?", setting.join(source="model.source", shape="model.shape",
-                                           pretraining="model.pretraining")),
+        (
+            "How many tokens?",
+            f"{frame['budget'].nunique()} budgets from {tokens.min():,.0f} to {tokens.max():,.0f}",
+        ),
+        (
+            "Which base model?",
+            setting.join(
+                source="model.source", shape="model.shape", pretraining="model.pretraining"
+            ),
+        ),
         ("How are tokens counted?", setting.text("counted_as.tokens")),
         ("How are parameters counted?", setting.text("counted_as.parameters")),
         ("How are FLOPs counted?", setting.text("counted_as.flops")),
         ("Which optimizer?", setting.text("training.optimizer")),
-        ("Which schedule?", setting.join(
-            schedule="training.schedule", peak="training.learning_rate",
-            warm_up="training.warmup", least_share="training.min_lr_ratio",
-            decays_over="training.decay", ends_at="training.schedule_ends_at")),
-        ("How was each loss made?", setting.join(by="evaluation.rule",
-                                                 shared="training.branches")),
-        ("Which batch?", setting.join(tokens_a_step="training.batch_tokens",
-                                      tokens_a_row="training.sequence_length",
-                                      packing="training.packing")),
-        ("Which precision and engine?", setting.join(
-            precision="training.precision", engine="training.engine", ZeRO="training.zero")),
+        (
+            "Which schedule?",
+            setting.join(
+                schedule="training.schedule",
+                peak="training.learning_rate",
+                warm_up="training.warmup",
+                least_share="training.min_lr_ratio",
+                decays_over="training.decay",
+                ends_at="training.schedule_ends_at",
+            ),
+        ),
+        ("How was each loss made?", setting.join(by="evaluation.rule", shared="training.branches")),
+        (
+            "Which batch?",
+            setting.join(
+                tokens_a_step="training.batch_tokens",
+                tokens_a_row="training.sequence_length",
+                packing="training.packing",
+            ),
+        ),
+        (
+            "Which precision and engine?",
+            setting.join(
+                precision="training.precision", engine="training.engine", ZeRO="training.zero"
+            ),
+        ),
         ("How were hyper-parameters chosen?", "for the authors to say"),
-        ("On what hardware?", setting.join(device="hardware.device", name="hardware.device_name",
-                                           ranks="hardware.ranks", hours="hardware.device_hours")),
+        (
+            "On what hardware?",
+            setting.join(
+                device="hardware.device",
+                name="hardware.device_name",
+                ranks="hardware.ranks",
+                hours="hardware.device_hours",
+            ),
+        ),
         ("Which code?", setting.join(git="code.git", packages="code.packages")),
-    ]  # fmt: skip
+    ]
 
 
 def _data(inputs: Inputs, setting: _Setting) -> list[tuple[str, str]]:
@@ -123,20 +157,32 @@ def _data(inputs: Inputs, setting: _Setting) -> list[tuple[str, str]]:
     seeds = frame.groupby(["method", "budget"]).size()
     spread = f"{seeds.min()} to {seeds.max()}" if seeds.min() < seeds.max() else f"{seeds.min()}"
     return [
-        ("Which data are chosen from?", setting.join(
-            corpus="data.pool.corpus", split="data.pool.split", revision="data.pool.revision",
-            tokens="data.pool.held.tokens", documents="data.pool.held.documents")),
+        (
+            "Which data are chosen from?",
+            setting.join(
+                corpus="data.pool.corpus",
+                split="data.pool.split",
+                revision="data.pool.revision",
+                tokens="data.pool.held.tokens",
+                documents="data.pool.held.documents",
+            ),
+        ),
         ("How are they chosen?", setting.text("selection")),
         ("Are data repeated?", repeats),
-        ("Which set is the loss measured on?", setting.join(
-            corpus="data.eval.corpus", tokens="evaluation.tokens",
-            documents="evaluation.documents")),
+        (
+            "Which set is the loss measured on?",
+            setting.join(
+                corpus="data.eval.corpus",
+                tokens="evaluation.tokens",
+                documents="evaluation.documents",
+            ),
+        ),
         ("How is the loss measured?", setting.text("counted_as.loss")),
         ("Which checkpoints are used?", setting.text("training.checkpoints_used")),
         ("How many seeds?", spread),
         ("Is anything smoothed or interpolated?", "no"),
         ("Where do the numbers lie?", inputs.source),
-    ]  # fmt: skip
+    ]
 
 
 def _fitting(study: Study, holdout: int) -> list[tuple[str, str]]:
@@ -146,27 +192,55 @@ def _fitting(study: Study, holdout: int) -> list[tuple[str, str]]:
     left_out = len(study.losses.left_out)
     agreeing = [fit.diagnostics.agreeing for fit in fits]
     return [
-        ("Which objective?",
-         f"sum of Huber's loss of log residuals, delta {some.delta}" if some and huber
-         else "sum of squared residuals in nats" + (
-             ", weighted by the seeds' variance"
-             if some is not None and some.problem.weights is not None else "")),
-        ("Which algorithm?",
-         "Newton and reweighted least squares in all parameters" if huber else
-         "variable projection: amplitudes >= 0 exactly, shapes by Levenberg-Marquardt"),
-        ("From which starts?", f"{some.diagnostics.starts} spread over the bounds, of which "
-         f"{min(agreeing):.0%} or more reached the optimum" if some else UNKNOWN),
-        ("Did it converge?", ", ".join(f"{m}: {f.message}" for m, f in study.chosen.items())
-         or "nothing was fitted"),
+        (
+            "Which objective?",
+            f"sum of Huber's loss of log residuals, delta {some.delta}"
+            if some and huber
+            else "sum of squared residuals in nats"
+            + (
+                ", weighted by the seeds' variance"
+                if some is not None and some.problem.weights is not None
+                else ""
+            ),
+        ),
+        (
+            "Which algorithm?",
+            "Newton and reweighted least squares in all parameters"
+            if huber
+            else "variable projection: amplitudes >= 0 exactly, shapes by Levenberg-Marquardt",
+        ),
+        (
+            "From which starts?",
+            f"{some.diagnostics.starts} spread over the bounds, of which "
+            f"{min(agreeing):.0%} or more reached the optimum"
+            if some
+            else UNKNOWN,
+        ),
+        (
+            "Did it converge?",
+            ", ".join(f"{m}: {f.message}" for m, f in study.chosen.items()) or "nothing was fitted",
+        ),
         ("Which points are left out?", f"{left_out}, listed with reasons" if left_out else "none"),
-        ("How are intervals made?",
-         "parameters: points drawn with replacement" if huber else
-         f"parameters: profile likelihood; curves and comparisons: wild cluster bootstrap, "
-         f"{DRAWS} draws, clusters are {study.cluster_kind}"),
-        ("How good is the fit?", "; ".join(
-            f"{m}: residual sd {f.residual_sd:.4g} nats" for m, f in study.chosen.items()
-            if np.isfinite(f.residual_sd)) or UNKNOWN),
-        ("How is extrapolation tested?",
-         f"the {holdout} largest budgets forecast from the others" if holdout
-         else "the largest budget forecast from the others; each left out in turn"),
-    ]  # fmt: skip
+        (
+            "How are intervals made?",
+            "parameters: points drawn with replacement"
+            if huber
+            else f"parameters: profile likelihood; curves and comparisons: wild cluster bootstrap, "
+            f"{DRAWS} draws, clusters are {study.cluster_kind}",
+        ),
+        (
+            "How good is the fit?",
+            "; ".join(
+                f"{m}: residual sd {f.residual_sd:.4g} nats"
+                for m, f in study.chosen.items()
+                if np.isfinite(f.residual_sd)
+            )
+            or UNKNOWN,
+        ),
+        (
+            "How is extrapolation tested?",
+            f"the {holdout} largest budgets forecast from the others"
+            if holdout
+            else "the largest budget forecast from the others; each left out in turn",
+        ),
+    ]

@@ -38,8 +38,14 @@ def forecast(fit: Fit, kept: Mask) -> Fit | None:
     x: Points = fit.problem.x[kept]
     weights = None if fit.problem.weights is None else fit.problem.weights[kept]
     try:
-        return fit_law(fit.law, x, fit.problem.losses[kept], weights, intervals=False,
-                       begin=fit.logs[None] + _aside(len(fit.logs)))  # fmt: skip
+        return fit_law(
+            fit.law,
+            x,
+            fit.problem.losses[kept],
+            weights,
+            intervals=False,
+            begin=fit.logs[None] + _aside(len(fit.logs)),
+        )
     except AnalysisError:
         return None
 
@@ -90,14 +96,22 @@ class Choice:
 def choose(fits: Mapping[str, Mapping[str, Fit]], laws: Sequence[Law]) -> Choice:
     """Compare laws over methods. A law that did not converge for a method is no candidate."""
     rows = [
-        {"method": method, "law": name, "parameters": fit.free_parameters, "aicc": aicc(fit),
-         "leave_one_out": leave_one_out(fit), "holdout": extrapolation(fit),
-         "converged": fit.converged, "identified": fit.identified}
+        {
+            "method": method,
+            "law": name,
+            "parameters": fit.free_parameters,
+            "aicc": aicc(fit),
+            "leave_one_out": leave_one_out(fit),
+            "holdout": extrapolation(fit),
+            "converged": fit.converged,
+            "identified": fit.identified,
+        }
         for method, by_law in fits.items()
         for name, fit in by_law.items()
-    ]  # fmt: skip
-    columns = ["method", "law", "parameters", "aicc", "delta_aicc", "leave_one_out", "holdout",
-               "converged", "identified"]  # fmt: skip
+    ]
+    columns = (
+        "method law parameters aicc delta_aicc leave_one_out holdout converged identified"
+    ).split()
     table = pd.DataFrame(rows, columns=[name for name in columns if name != "delta_aicc"])
     lowest = table.groupby("method")["aicc"].transform("min")
     table.insert(4, "delta_aicc", table["aicc"] - lowest)

@@ -45,8 +45,9 @@ class Noise:
         if self.degrees is None:
             return self.sd, self.sd
         tail = (1 - confidence) / 2
-        low, high = (np.sqrt(self.degrees / special.chdtri(self.degrees, p))
-                     for p in (tail, 1 - tail))  # fmt: skip
+        low, high = (
+            np.sqrt(self.degrees / special.chdtri(self.degrees, p)) for p in (tail, 1 - tail)
+        )
         return float(self.sd * low), float(self.sd * high)
 
 
@@ -68,8 +69,12 @@ class Design:
         _must(self.seeds >= 1, "seeds", self.seeds, "1 or more")
         _must(self.methods >= 1, "methods", self.methods, "1 or more")
         _must(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
-        _must(1 - self.confidence < self.power < 1, "power", self.power,
-              "below 1 and above 1 - confidence")  # fmt: skip
+        _must(
+            1 - self.confidence < self.power < 1,
+            "power",
+            self.power,
+            "below 1 and above 1 - confidence",
+        )
 
     @property
     def tokens(self) -> Floats:

@@ -95,13 +95,24 @@ def _best(problem: Problem, reached: Minimum, delta: float | None) -> Fit:
         moved=float(reached.moved[same].max()),
     )
     estimates = problem.law.measured | named | shapes
-    return Fit(problem.law, problem, logs, amplitudes, float(lowest), reached.residuals[best],
-               estimates, {}, told, delta)  # fmt: skip
+    return Fit(
+        problem.law,
+        problem,
+        logs,
+        amplitudes,
+        float(lowest),
+        reached.residuals[best],
+        estimates,
+        {},
+        told,
+        delta,
+    )
 
 
 def _condition(problem: Problem, logs: Floats, amplitudes: Floats) -> float:
-    fit = Fit(problem.law, problem, logs, amplitudes, 0, logs, {}, {},
-              Diagnostics(0, 0, 0, (), 0, 0))  # fmt: skip
+    fit = Fit(
+        problem.law, problem, logs, amplitudes, 0, logs, {}, {}, Diagnostics(0, 0, 0, (), 0, 0)
+    )
     columns = tangents(fit, problem.x)
     length = np.linalg.norm(columns, axis=0)
     return float(np.linalg.cond(columns / np.where(length > 0, length, 1)))

@@ -111,7 +111,9 @@ def tangents(fit: Fit, x: Points) -> Floats:
     for index in range(len(fit.logs)):
         shift = np.zeros(len(fit.logs))
         shift[index] = 1e-5
-        ends = [problem.curve((fit.logs + sign * shift)[None], fit.amplitudes[None], x)[0]
-                for sign in (1, -1)]  # fmt: skip
+        ends = [
+            problem.curve((fit.logs + sign * shift)[None], fit.amplitudes[None], x)[0]
+            for sign in (1, -1)
+        ]
         parts.append(((ends[0] - ends[1]) / 2e-5)[:, None])
     return np.concatenate(parts, axis=1)

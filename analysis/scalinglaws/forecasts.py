@@ -71,8 +71,18 @@ def _held_out(study: Study, method: str, fit: Fit, kept: Mask) -> list[list[obje
         low, high = quantiles(drawn.predict(at).mean(axis=1))
         if without.degrees <= 0:
             low = high = np.array(np.nan)
-        rows.append([fit.law.name, method, budget, actual, predicted, float(low), float(high),
-                     predicted / actual - 1])  # fmt: skip
+        rows.append(
+            [
+                fit.law.name,
+                method,
+                budget,
+                actual,
+                predicted,
+                float(low),
+                float(high),
+                predicted / actual - 1,
+            ]
+        )
     return rows
 
 

@@ -20,8 +20,18 @@ from scalinglaws.estimation import fit_law
 from scalinglaws.fitted import Fit, tangents
 from scalinglaws.laws import Floats
 
-__all__ = ["Design", "Effect", "Noise", "assumed_curve", "detectable", "doubts", "expected_fit",
-           "power", "power_of", "required"]  # fmt: skip
+__all__ = [
+    "Design",
+    "Effect",
+    "Noise",
+    "assumed_curve",
+    "detectable",
+    "doubts",
+    "expected_fit",
+    "power",
+    "power_of",
+    "required",
+]
 
 #: What a selection experiment should tell apart where nobody says: 0.01 nats, or 1.2 x tokens.
 NATS, MULTIPLIER = 0.01, 1.2
@@ -145,8 +155,12 @@ def required(
     for count, budgets in sorted(grids.items()):
         if len(tokens) == 1 and count > 1:
             continue
-        rows.append((count, *_fewest(effect, noise, replace(design, budgets=tuple(budgets)),
-                                     curve, comparison)))  # fmt: skip
+        rows.append(
+            (
+                count,
+                *_fewest(effect, noise, replace(design, budgets=tuple(budgets)), curve, comparison),
+            )
+        )
     return pd.DataFrame(rows, columns=["budgets", "seeds", "cells", "tokens", "power"])
 
 

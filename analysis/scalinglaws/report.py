@@ -18,14 +18,25 @@ from scalinglaws.verdict import verdict
 #: Sections in their order: title, text, tables by name. Figures say where they belong.
 _SECTIONS = (
     ("Losses and curves", ("parameters", "forecasts")),
-    ("Comparison of methods", ("differences", "multipliers", "efficiency", "crossovers",
-                               "iso-loss", "nested-tests", "nested-steps", "permutation",
-                               "ranking")),
+    (
+        "Comparison of methods",
+        (
+            "differences",
+            "multipliers",
+            "efficiency",
+            "crossovers",
+            "iso-loss",
+            "nested-tests",
+            "nested-steps",
+            "permutation",
+            "ranking",
+        ),
+    ),
     ("Domains", ("domains",)),
     ("Can the fits be believed?", ("model-choice", "diagnostics", "holdout")),
     ("Runs and costs", ("costs", "overlap")),
     ("Data", ("cells", "left-out")),
-)  # fmt: skip
+)
 #: Inches from which a figure takes the whole width of the page.
 _WIDE = 5.0
 
@@ -37,9 +48,14 @@ def tables(analysis: Analysis) -> list[Table]:
         made += comparison_tables(analysis.comparison)
     inputs = analysis.inputs
     if analysis.held_out is not None:
-        made.append(Table("holdout", "The largest budgets, forecast from the smaller ones.",
-                          analysis.held_out, formats={"relative_error": "percent",
-                                                      "predicted": "loss"}))  # fmt: skip
+        made.append(
+            Table(
+                "holdout",
+                "The largest budgets, forecast from the smaller ones.",
+                analysis.held_out,
+                formats={"relative_error": "percent", "predicted": "loss"},
+            )
+        )
     for name, caption, frame in (
         ("costs", "What selection cost.", inputs.costs),
         ("overlap", "What two methods' selections share.", inputs.overlap),
@@ -47,8 +63,13 @@ def tables(analysis: Analysis) -> list[Table]:
     ):
         if frame is not None:
             made.append(Table(name, caption, frame, formats={"flops": "number"}))
-    made.append(Table("checklist", "Reproducibility, after the checklist of (Mis)fitting.",
-                      checklist(analysis.study, inputs, analysis.options.holdout)))  # fmt: skip
+    made.append(
+        Table(
+            "checklist",
+            "Reproducibility, after the checklist of (Mis)fitting.",
+            checklist(analysis.study, inputs, analysis.options.holdout),
+        )
+    )
     return [table for table in made if not table.frame.empty]
 
 
@@ -104,11 +125,16 @@ def _chosen(by_name: dict[str, Table], names: tuple[str, ...]) -> list[Table]:
 
 def _figures(drawing: Drawing, pictures: Mapping[str, str], section: str) -> list[Figure]:
     return [
-        Figure(drawn.name, drawn.caption, drawn.alt, pictures[drawn.name],
-               wide=drawn.figure.get_size_inches()[0] > _WIDE)
+        Figure(
+            drawn.name,
+            drawn.caption,
+            drawn.alt,
+            pictures[drawn.name],
+            wide=drawn.figure.get_size_inches()[0] > _WIDE,
+        )
         for drawn in drawing.drawn
         if drawn.section == section
-    ]  # fmt: skip
+    ]
 
 
 def provenance(analysis: Analysis) -> Table | None:
@@ -119,5 +145,6 @@ def provenance(analysis: Analysis) -> Table | None:
     if "loss" not in known:
         return None
     frame: pd.DataFrame = results[known]
-    return Table("provenance", f"Runs behind the numbers, as {analysis.inputs.source} has them.",
-                 frame)  # fmt: skip
+    return Table(
+        "provenance", f"Runs behind the numbers, as {analysis.inputs.source} has them.", frame
+    )

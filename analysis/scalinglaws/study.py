@@ -155,8 +155,14 @@ def study(
         weight = seed_weights(frame) if weights == "seeds" else None
         for law in tried:
             try:
-                fit = fit_law(law, points_of(frame), frame["loss"].to_numpy(float), weight,
-                              objective, intervals=False)  # fmt: skip
+                fit = fit_law(
+                    law,
+                    points_of(frame),
+                    frame["loss"].to_numpy(float),
+                    weight,
+                    objective,
+                    intervals=False,
+                )
             except AnalysisError as error:
                 failures.append(Failure(method, law.name, str(error)))
                 continue

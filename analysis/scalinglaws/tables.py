@@ -225,12 +225,27 @@ def _latex_row(texts: Iterable[str]) -> str:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
-    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "−": "$-$", "∞": r"$\infty$", "×": r"$\times$", "—": "---", "Δ": r"$\Delta$", "\n": " ",
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "−": "$-$",
+    "∞": r"$\infty$",
+    "×": r"$\times$",
+    "—": "---",
+    "Δ": r"$\Delta$",
+    "\n": " ",
     "\N{NO-BREAK SPACE}": "~",
-}  # fmt: skip
+}
 
 
 def escape_latex(text: str) -> str:

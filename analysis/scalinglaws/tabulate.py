@@ -11,8 +11,7 @@ from scalinglaws.compare import Comparison
 from scalinglaws.study import Study
 from scalinglaws.tables import Table
 
-PARAMETERS = ["law", "method", "parameter", "estimate", "ci_low", "ci_high", "converged",
-              "identified"]  # fmt: skip
+PARAMETERS = "law method parameter estimate ci_low ci_high converged identified".split()
 _TOKENS = {"budget": "training tokens", "tokens": "training tokens"}
 _NATS = " in nats a token"
 
@@ -20,12 +19,19 @@ _NATS = " in nats a token"
 def parameters(study: Study) -> pd.DataFrame:
     """A row a parameter of each fit; an interval that has no end is NaN on that side."""
     rows = [
-        [name, method, parameter, value, *_ends(fit.intervals.get(parameter)), fit.converged,
-         fit.identified]
+        [
+            name,
+            method,
+            parameter,
+            value,
+            *_ends(fit.intervals.get(parameter)),
+            fit.converged,
+            fit.identified,
+        ]
         for method, by_law in study.fits.items()
         for name, fit in by_law.items()
         for parameter, value in fit.estimates.items()
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=PARAMETERS)
 
 
@@ -43,19 +49,33 @@ def cells(study: Study) -> pd.DataFrame:
 def diagnostics(study: Study) -> pd.DataFrame:
     """How each optimum was reached, and the tests of its residuals (p values)."""
     rows = [
-        {"law": name, "method": method, "converged": fit.converged, "identified": fit.identified,
-         "residual_sd": fit.residual_sd, "gradient": fit.diagnostics.gradient,
-         "starts": fit.diagnostics.starts, "agreeing": fit.diagnostics.agreeing,
-         "condition": fit.diagnostics.condition, "at_bound": ", ".join(fit.diagnostics.at_bound),
-         **{test: fit.tests.get(test, np.nan) for test in _TESTS}, "message": fit.message}
+        {
+            "law": name,
+            "method": method,
+            "converged": fit.converged,
+            "identified": fit.identified,
+            "residual_sd": fit.residual_sd,
+            "gradient": fit.diagnostics.gradient,
+            "starts": fit.diagnostics.starts,
+            "agreeing": fit.diagnostics.agreeing,
+            "condition": fit.diagnostics.condition,
+            "at_bound": ", ".join(fit.diagnostics.at_bound),
+            **{test: fit.tests.get(test, np.nan) for test in _TESTS},
+            "message": fit.message,
+        }
         for method, by_law in study.fits.items()
         for name, fit in by_law.items()
-    ]  # fmt: skip
+    ]
     rows += [
-        {"law": failed.law, "method": failed.method, "converged": False, "identified": False,
-         "message": failed.message}
+        {
+            "law": failed.law,
+            "method": failed.method,
+            "converged": False,
+            "identified": False,
+            "message": failed.message,
+        }
         for failed in study.failures
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -66,57 +86,123 @@ def fit_tables(study: Study, ahead: pd.DataFrame) -> list[Table]:
     """Parameters, model choice, forecasts, diagnostics, raw cells. ahead: ``forecasts``."""
     formulas = "; ".join(f"{law.name}: {law.formula}" for law in study.laws)
     return [
-        Table("parameters", "Parameters of the fitted laws.", parameters(study),
-              notes=f"{formulas}. An interval is open where the data put no end to it."),
-        Table("model-choice", "Which law the data speak for.", study.choice.table,
-              labels={"aicc": "AICc", "delta_aicc": "AICc above the least",
-                      "leave_one_out": f"error of left-out budgets{_NATS}",
-                      "holdout": "error at the largest budget, held out"},
-              formats={"leave_one_out": "loss", "holdout": "percent"},
-              notes="AICc sees the points it is fitted to; the two errors are forecasts."),
-        Table("forecasts", "What each law foresees beyond the data.", ahead,
-              labels=_TOKENS | {"loss": f"loss{_NATS}"}),
-        Table("diagnostics", "How each fit was reached, and tests of its residuals.",
-              diagnostics(study), labels={"agreeing": "starts that agree",
-                                          "residual_sd": f"residual sd{_NATS}"},
-              formats=dict.fromkeys(_TESTS, "p") | {"agreeing": "percent"},
-              notes="The tests' columns are p values: small ones speak against the fit."),
-        Table("cells", "Losses as they were measured.", cells(study),
-              labels=_TOKENS | {"mean": f"mean loss{_NATS}", "sd": "sd over seeds"},
-              formats={"mean": "loss", "sd": "loss"}),
-    ]  # fmt: skip
+        Table(
+            "parameters",
+            "Parameters of the fitted laws.",
+            parameters(study),
+            notes=f"{formulas}. An interval is open where the data put no end to it.",
+        ),
+        Table(
+            "model-choice",
+            "Which law the data speak for.",
+            study.choice.table,
+            labels={
+                "aicc": "AICc",
+                "delta_aicc": "AICc above the least",
+                "leave_one_out": f"error of left-out budgets{_NATS}",
+                "holdout": "error at the largest budget, held out",
+            },
+            formats={"leave_one_out": "loss", "holdout": "percent"},
+            notes="AICc sees the points it is fitted to; the two errors are forecasts.",
+        ),
+        Table(
+            "forecasts",
+            "What each law foresees beyond the data.",
+            ahead,
+            labels=_TOKENS | {"loss": f"loss{_NATS}"},
+        ),
+        Table(
+            "diagnostics",
+            "How each fit was reached, and tests of its residuals.",
+            diagnostics(study),
+            labels={"agreeing": "starts that agree", "residual_sd": f"residual sd{_NATS}"},
+            formats=dict.fromkeys(_TESTS, "p") | {"agreeing": "percent"},
+            notes="The tests' columns are p values: small ones speak against the fit.",
+        ),
+        Table(
+            "cells",
+            "Losses as they were measured.",
+            cells(study),
+            labels=_TOKENS | {"mean": f"mean loss{_NATS}", "sd": "sd over seeds"},
+            formats={"mean": "loss", "sd": "loss"},
+        ),
+    ]
 
 
 def comparison_tables(found: Comparison) -> Iterator[Table]:
     """The tables of a comparison that are not empty."""
     reference = found.reference
     tables = [
-        Table("differences", f"Loss of each method less that of {reference}, at each budget.",
-              found.differences, labels=_TOKENS | {"difference": f"difference{_NATS}",
-                                                   "p_holm": "p by Holm"},
-              notes="Negative is better than the reference."),
-        Table("multipliers", f"Tokens that {reference} needs for the same loss, over tokens used.",
-              found.multipliers, labels=_TOKENS | {"charged": "cost of selection charged in"}),
-        Table("efficiency", f"The one multiplier of all budgets, beside {reference}.",
-              found.constant, labels={"p": "p of no more than that"},
-              notes="From curves that share all but what a token is worth."),
-        Table("crossovers", "Budgets at which two methods' curves cross.", found.crossovers,
-              labels=_TOKENS | {"share": "share of draws that cross"}),
-        Table("iso-loss", "Tokens that each method needs to reach a loss.", found.iso_loss,
-              labels=_TOKENS | {"loss": f"loss{_NATS}", "flops": "FLOPs"}),
-        Table("nested-tests", "How much of the curves the methods share.", found.nested,
-              labels={"aicc": "AICc", "delta_aicc": "AICc above the least", "f": "F",
-                      "sse": "sum of squares", "p": "p against free curves",
-                      "p_holm": "p by Holm"}),
-        Table("nested-steps", "What each wider hypothesis adds to one curve.", found.steps,
-              labels={"f": "F"}),
-        Table("permutation", "Methods' names shuffled within budget and seed.",
-              found.permutation, formats={"least_p": "p"},
-              labels={"least_p": "least p that is possible", "statistic": "of"}),
-        Table("ranking", "How well small budgets foretell the order at the largest.",
-              found.ranking, labels={"budget": "training tokens", "largest": "largest budget"}),
-        Table("domains", "Losses by domain.", found.domains,
-              labels=_TOKENS | {"change": "change from the base model",
-                                "difference": f"difference to {reference}"}),
-    ]  # fmt: skip
+        Table(
+            "differences",
+            f"Loss of each method less that of {reference}, at each budget.",
+            found.differences,
+            labels=_TOKENS | {"difference": f"difference{_NATS}", "p_holm": "p by Holm"},
+            notes="Negative is better than the reference.",
+        ),
+        Table(
+            "multipliers",
+            f"Tokens that {reference} needs for the same loss, over tokens used.",
+            found.multipliers,
+            labels=_TOKENS | {"charged": "cost of selection charged in"},
+        ),
+        Table(
+            "efficiency",
+            f"The one multiplier of all budgets, beside {reference}.",
+            found.constant,
+            labels={"p": "p of no more than that"},
+            notes="From curves that share all but what a token is worth.",
+        ),
+        Table(
+            "crossovers",
+            "Budgets at which two methods' curves cross.",
+            found.crossovers,
+            labels=_TOKENS | {"share": "share of draws that cross"},
+        ),
+        Table(
+            "iso-loss",
+            "Tokens that each method needs to reach a loss.",
+            found.iso_loss,
+            labels=_TOKENS | {"loss": f"loss{_NATS}", "flops": "FLOPs"},
+        ),
+        Table(
+            "nested-tests",
+            "How much of the curves the methods share.",
+            found.nested,
+            labels={
+                "aicc": "AICc",
+                "delta_aicc": "AICc above the least",
+                "f": "F",
+                "sse": "sum of squares",
+                "p": "p against free curves",
+                "p_holm": "p by Holm",
+            },
+        ),
+        Table(
+            "nested-steps",
+            "What each wider hypothesis adds to one curve.",
+            found.steps,
+            labels={"f": "F"},
+        ),
+        Table(
+            "permutation",
+            "Methods' names shuffled within budget and seed.",
+            found.permutation,
+            formats={"least_p": "p"},
+            labels={"least_p": "least p that is possible", "statistic": "of"},
+        ),
+        Table(
+            "ranking",
+            "How well small budgets foretell the order at the largest.",
+            found.ranking,
+            labels={"budget": "training tokens", "largest": "largest budget"},
+        ),
+        Table(
+            "domains",
+            "Losses by domain.",
+            found.domains,
+            labels=_TOKENS
+            | {"change": "change from the base model", "difference": f"difference to {reference}"},
+        ),
+    ]
     return (table for table in tables if not table.frame.empty)

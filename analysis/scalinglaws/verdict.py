@@ -85,8 +85,11 @@ def _overall(nested: pd.DataFrame, permutation: pd.DataFrame) -> Iterator[Senten
         yield Sentence(f"One curve does for all methods ({'; '.join(tests)}).", "open")
         return
     start = f"The methods differ ({'; '.join(tests)})"
-    enough = [name for name in ("offset", "efficiency")
-              if name in part.index and not part.loc[name, "p"] < _SURE]  # fmt: skip
+    enough = [
+        name
+        for name in ("offset", "efficiency")
+        if name in part.index and not part.loc[name, "p"] < _SURE
+    ]
     meaning = {"offset": "another floor E", "efficiency": "tokens that are worth more or less"}
     if len(enough) == 1:
         yield Sentence(f"{start}: {meaning[enough[0]]} is enough to describe how.")
@@ -120,9 +123,11 @@ def _multipliers(frame: pd.DataFrame) -> Iterator[Sentence]:
             f"At {tokens_text(row['tokens'])} tokens, a token chosen by {method} is worth "
             f"{_times(row)} of {row['reference']}"
         )
-        charged = [f"{_times(at.loc[kind])} with its cost charged in {name}"
-                   for kind, name in (("flops", "FLOPs"), ("device_hours", "device hours"))
-                   if kind in at.index]  # fmt: skip
+        charged = [
+            f"{_times(at.loc[kind])} with its cost charged in {name}"
+            for kind, name in (("flops", "FLOPs"), ("device_hours", "device hours"))
+            if kind in at.index
+        ]
         sure = row["ci_low"] > 1 or row["ci_high"] < 1
         yield Sentence("; ".join([text, *charged]) + ".", "finding" if sure else "open")
 

@@ -13,15 +13,16 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "hpcscale"
 ANALYSIS = Path(__file__).parents[2] / "analysis" / "scalinglaws"
 #: Lowest first; a layer imports only itself and what stands before it.
-LAYERS = ["errors", "types", "units", "atomic", "config", "data", "model", "train", "influence",
-          "selection", "evaluate", "cluster", "pipeline", "cli"]  # fmt: skip
+LAYERS = (
+    "errors types units atomic config data model train influence selection evaluate cluster "
+    "pipeline cli"
+).split()
 ONE_IMPORTER = {
     "submitit": "cluster/executor.py",
     "deepspeed": "train/engine_deepspeed.py",
     "datasets": "data/corpora.py",
 }
-HEAVY = ["torch", "transformers", "datasets", "deepspeed", "pandas", "pyarrow", "matplotlib",
-         "scipy", "submitit"]  # fmt: skip
+HEAVY = "torch transformers datasets deepspeed pandas pyarrow matplotlib scipy submitit".split()
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -71,8 +72,11 @@ def test_one_file_imports(package: str) -> None:
 
 
 def test_every_table_is_written_by_the_function_that_flushes_it() -> None:
-    writers = [path.relative_to(SOURCE).as_posix() for path in FILES
-               if "write_table(" in path.read_text(encoding="utf-8")]  # fmt: skip
+    writers = [
+        path.relative_to(SOURCE).as_posix()
+        for path in FILES
+        if "write_table(" in path.read_text(encoding="utf-8")
+    ]
     # The corpora write rows into a folder that is deleted at once.
     assert writers == ["atomic.py", "data/corpora.py"]
 
@@ -92,9 +96,15 @@ def test_the_analysis_knows_neither_hpcscale_nor_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["hpcscale.cli.main", "hpcscale.config.load", "hpcscale.opened",
-               "hpcscale.preview.checks", "hpcscale.selection.registry"],
-)  # fmt: skip
+    "module",
+    [
+        "hpcscale.cli.main",
+        "hpcscale.config.load",
+        "hpcscale.opened",
+        "hpcscale.preview.checks",
+        "hpcscale.selection.registry",
+    ],
+)
 def test_nothing_heavy_is_imported_to_start_or_to_plan(module: str) -> None:
     code = (
         f"import {module}, sys; from hpcscale.selection.registry import available; "

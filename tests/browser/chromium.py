@@ -12,9 +12,12 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-          "--disable-background-networking", "--disable-component-update",
-          "--disable-sync", "--disable-dev-shm-usage")  # fmt: skip
+_FLAGS = tuple(
+    (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --disable-dev-shm-usage"
+    ).split()
+)
 
 
 def why_not() -> str:
@@ -73,8 +76,13 @@ def open_page(
     def tell(command: str, **parameters: object) -> None:
         driver.execute_cdp_cmd(command, parameters)
 
-    tell("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
-         mobile=False)  # fmt: skip
+    tell(
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     tell("Emulation.setEmulatedMedia", features=[scheme])
     tell("Emulation.setScriptExecutionDisabled", value=not scripts)

@@ -13,12 +13,13 @@ from support import SWEEP, command, texts
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm_cluster")]
 __all__ = ["texts"]  # fixtures
 
-ASKED = (
-    "--executor", "slurm", "--site", "devcluster", "--follow",
-    "--set", "resources.train.nodes=2", "--set", "resources.train.ranks=2",
-    "--set", "train.engine=deepspeed", "--set", "train.zero=1", "--set", "train.micro_batch=2",
-    "--set", "selection=[random]", "--set", "train.warmup=512",
-)  # fmt: skip
+ASKED = tuple(
+    (
+        "--executor slurm --site devcluster --follow --set resources.train.nodes=2 --set "
+        "resources.train.ranks=2 --set train.engine=deepspeed --set train.zero=1 --set "
+        "train.micro_batch=2 --set selection=[random] --set train.warmup=512"
+    ).split()
+)
 
 
 def sweep(folder: Path, texts: Path, schedule: str) -> Path:

@@ -13,8 +13,10 @@ from hpcscale.units import parse_duration
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster")]
 
-FORMS = ["30", "010", "1:30", "0:90", "1:5", "90:00", "1:2:3", "25:00:00", "1:90:90", "1-12",
-         "1-0", "0-1", "0-25", "1-12:30", "1-00:90", "1-12:00:00", "1-2:3:4", "366-0"]  # fmt: skip
+FORMS = (
+    "30 010 1:30 0:90 1:5 90:00 1:2:3 25:00:00 1:90:90 1-12 1-0 0-1 0-25 1-12:30 1-00:90 "
+    "1-12:00:00 1-2:3:4 366-0"
+).split()
 NO_LIMIT = ["UNLIMITED", "INFINITE", "infinite", "-1", "0"]
 NO_TIME = ["5:", "1-12:", ":30", "1-2-3", "1:2:3:4", "1-2:3:4:5", "1-a", "INF"]
 

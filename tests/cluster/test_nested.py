@@ -17,17 +17,38 @@ __all__ = ["texts"]  # a fixture
 
 #: What a shell, an outer job and torchrun may have left; each would change a job, or hide one.
 LEFT = {
-    "SBATCH_PARTITION": "nonexistent", "SBATCH_TIMELIMIT": "1", "SBATCH_ARRAY_INX": "0-99",
-    "SBATCH_ACCOUNT": "nobody", "SBATCH_WAIT": "1", "SBATCH_EXPORT": "NONE",
-    "SLURM_CPUS_PER_TASK": "7", "SLURM_MEM_PER_NODE": "1", "SLURM_CPU_BIND": "mask_cpu:0x1",
-    "SLURM_EXPORT_ENV": "NONE", "SLURM_NTASKS": "5", "SLURM_CLUSTERS": "elsewhere",
-    "SQUEUE_STATES": "PENDING", "SQUEUE_USERS": "nobody", "SQUEUE_FORMAT": "%j",
-    "SINFO_PARTITION": "low", "SCONTROL_ALL": "1", "PMIX_RANK": "3", "OMPI_COMM_WORLD_RANK": "3",
-    "RANK": "3", "WORLD_SIZE": "9", "LOCAL_RANK": "3", "MASTER_ADDR": "192.0.2.1",
-    "MASTER_PORT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True",
-}  # fmt: skip
-OUTER = ("salloc", "--quiet", "--partition=low", "--ntasks=2", "--cpus-per-task=3",
-         "--gres=gpu:1", "srun", "--ntasks=1", "--cpus-per-task=3")  # fmt: skip
+    "SBATCH_PARTITION": "nonexistent",
+    "SBATCH_TIMELIMIT": "1",
+    "SBATCH_ARRAY_INX": "0-99",
+    "SBATCH_ACCOUNT": "nobody",
+    "SBATCH_WAIT": "1",
+    "SBATCH_EXPORT": "NONE",
+    "SLURM_CPUS_PER_TASK": "7",
+    "SLURM_MEM_PER_NODE": "1",
+    "SLURM_CPU_BIND": "mask_cpu:0x1",
+    "SLURM_EXPORT_ENV": "NONE",
+    "SLURM_NTASKS": "5",
+    "SLURM_CLUSTERS": "elsewhere",
+    "SQUEUE_STATES": "PENDING",
+    "SQUEUE_USERS": "nobody",
+    "SQUEUE_FORMAT": "%j",
+    "SINFO_PARTITION": "low",
+    "SCONTROL_ALL": "1",
+    "PMIX_RANK": "3",
+    "OMPI_COMM_WORLD_RANK": "3",
+    "RANK": "3",
+    "WORLD_SIZE": "9",
+    "LOCAL_RANK": "3",
+    "MASTER_ADDR": "192.0.2.1",
+    "MASTER_PORT": "1",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+}
+OUTER = tuple(
+    (
+        "salloc --quiet --partition=low --ntasks=2 --cpus-per-task=3 --gres=gpu:1 srun --ntasks=1 "
+        "--cpus-per-task=3"
+    ).split()
+)
 PROFILE = """\
 name: nested
 partition: main
@@ -46,8 +67,11 @@ def inside_a_job(*words: str) -> subprocess.CompletedProcess[str]:
     shell = 'export TMPDIR=/tmp/of-job-$SLURM_JOB_ID; exec env "$@"'
     return subprocess.run(
         [*OUTER, "bash", "-c", shell, "bash", *exports, *words],
-        capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +85,26 @@ def nested(
     (folder / "nested.yaml").write_text(text.replace("name: tiny", "name: nested"))
     (folder / "site.yaml").write_text(PROFILE.format(folder=folder))
     done = inside_a_job(
-        *command("sweep", folder / "nested.yaml", "--executor", "slurm", "--follow",
-                 "--site", folder / "site.yaml", "--set", "selection=[random]",
-                 "--set", "resources.default.time=0-1", "--set", "resources.default.cpus=2",
-                 "--set", "resources.train.ranks=2", "--set", "train.micro_batch=4")
-    )  # fmt: skip
+        *command(
+            "sweep",
+            folder / "nested.yaml",
+            "--executor",
+            "slurm",
+            "--follow",
+            "--site",
+            folder / "site.yaml",
+            "--set",
+            "selection=[random]",
+            "--set",
+            "resources.default.time=0-1",
+            "--set",
+            "resources.default.cpus=2",
+            "--set",
+            "resources.train.ranks=2",
+            "--set",
+            "train.micro_batch=4",
+        )
+    )
     logs = "".join(p.read_text()[-2000:] for p in folder.rglob("*_log.out"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     return folder, done
@@ -114,11 +153,23 @@ def test_a_local_sweep_inside_a_job_computes_the_same_with_ranks_of_its_own(
 ) -> None:
     folder, _ = nested
     done = inside_a_job(
-        *command("sweep", folder / "nested.yaml", "--executor", "local", "--set",
-                 f"root={tmp_path}/runs", "--set", "selection=[random]", "--set",
-                 "budgets=[2k]", "--set", "resources.train.ranks=2", "--set",
-                 "train.micro_batch=4")
-    )  # fmt: skip
+        *command(
+            "sweep",
+            folder / "nested.yaml",
+            "--executor",
+            "local",
+            "--set",
+            f"root={tmp_path}/runs",
+            "--set",
+            "selection=[random]",
+            "--set",
+            "budgets=[2k]",
+            "--set",
+            "resources.train.ranks=2",
+            "--set",
+            "train.micro_batch=4",
+        )
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (here,) = tmp_path.rglob("evaluations/random-2k-s0-*/evaluation.json")
     (there,) = folder.rglob("evaluations/random-2k-s0-*/evaluation.json")
@@ -158,14 +209,25 @@ def test_eval_sh_from_within_a_job_gives_the_sweeps_numbers(
     run = folder / "runs" / "nested"
     (cell,) = run.glob("cells/random-8k-s0-*")
     out = tmp_path / "eval.json"
-    own = [f"HPCSCALE_DATA={run}", f"HPCSCALE_OUT={out}", f"HPCSCALE_SITE={folder}/site.yaml",
-           f"HPCSCALE={Path(command()[0]).parent / 'hpcscale'}"]  # fmt: skip
+    own = [
+        f"HPCSCALE_DATA={run}",
+        f"HPCSCALE_OUT={out}",
+        f"HPCSCALE_SITE={folder}/site.yaml",
+        f"HPCSCALE={Path(command()[0]).parent / 'hpcscale'}",
+    ]
     read = [n for n in LEFT if n.startswith(("SBATCH_", "SLURM_CLUSTERS"))]
     inside_a_job(
-        "env", *[f"--unset={name}" for name in read], *own, "sbatch", "--wait", "--nodes=1",
-        "--ntasks-per-node=2", f"--output={tmp_path}/eval.log",
-        str(repository / "slurm" / "eval.sh"), str(cell),
-    )  # fmt: skip
+        "env",
+        *[f"--unset={name}" for name in read],
+        *own,
+        "sbatch",
+        "--wait",
+        "--nodes=1",
+        "--ntasks-per-node=2",
+        f"--output={tmp_path}/eval.log",
+        str(repository / "slurm" / "eval.sh"),
+        str(cell),
+    )
     log = tmp_path / "eval.log"
     assert out.exists(), log.read_text() if log.exists() else "no log"
     (result,) = json.loads(out.read_text()).values()

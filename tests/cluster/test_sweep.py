@@ -17,11 +17,13 @@ from support import SWEEP, Run, command, hpcscale, texts
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster")]
 __all__ = ["hpcscale", "texts"]  # fixtures
 
-CLUSTER = (
-    "--executor", "slurm", "--site", "devcluster", "--follow",
-    "--set", "resources.train.nodes=2", "--set", "resources.train.ranks=2",
-    "--set", "train.engine=deepspeed", "--set", "train.zero=1", "--set", "train.micro_batch=2",
-)  # fmt: skip
+CLUSTER = tuple(
+    (
+        "--executor slurm --site devcluster --follow --set resources.train.nodes=2 --set "
+        "resources.train.ranks=2 --set train.engine=deepspeed --set train.zero=1 --set "
+        "train.micro_batch=2"
+    ).split()
+)
 
 
 def losses(run: Path) -> dict[tuple[str, str, str], float]:
@@ -40,9 +42,12 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, texts: Path, slurm_cluster: 
     folder = tmp_path_factory.mktemp("slurm")
     (folder / "tiny.yaml").write_text(SWEEP.format(root=folder / "runs", texts=texts))
     done = subprocess.run(
-        command("sweep", folder / "tiny.yaml", *CLUSTER), capture_output=True, text=True,
-        timeout=500, check=False,
-    )  # fmt: skip
+        command("sweep", folder / "tiny.yaml", *CLUSTER),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     logs = "".join(p.read_text()[-2000:] for p in folder.rglob("*_log.out"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     assert "6 of 6 cells done" in done.stdout
@@ -100,14 +105,29 @@ def test_a_lost_cell_alone_is_run_again(sweep: Path, hpcscale: Run) -> None:
 def test_eval_sh_gives_the_sweeps_numbers(sweep: Path, repository: Path, tmp_path: Path) -> None:
     (cell,) = sweep.glob("cells/random-8k-s0-*")
     out = tmp_path / "eval.json"
-    environment = {**os.environ, "HPCSCALE_DATA": str(sweep), "HPCSCALE_OUT": str(out),
-                   "HPCSCALE_SITE": "devcluster",
-                   "HPCSCALE": str(Path(command()[0]).parent / "hpcscale")}  # fmt: skip
+    environment = {
+        **os.environ,
+        "HPCSCALE_DATA": str(sweep),
+        "HPCSCALE_OUT": str(out),
+        "HPCSCALE_SITE": "devcluster",
+        "HPCSCALE": str(Path(command()[0]).parent / "hpcscale"),
+    }
     subprocess.run(
-        ["sbatch", "--wait", "--nodes=2", "--ntasks-per-node=2",
-         f"--output={tmp_path}/eval.log", repository / "slurm" / "eval.sh", cell],
-        env=environment, check=False, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        [
+            "sbatch",
+            "--wait",
+            "--nodes=2",
+            "--ntasks-per-node=2",
+            f"--output={tmp_path}/eval.log",
+            repository / "slurm" / "eval.sh",
+            cell,
+        ],
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     log = tmp_path / "eval.log"
     assert out.exists(), log.read_text() if log.exists() else "no log"
     (result,) = json.loads(out.read_text()).values()
@@ -123,9 +143,16 @@ def test_wrong_requests_are_refused_before_anything_is_submitted(
     (tmp_path / "tiny.yaml").write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
     before = ask("sacct", "-X", "-n", "-P", "-o", "JobID")
     refused = hpcscale(
-        "sweep", tmp_path / "tiny.yaml", "--executor", "slurm", "--site", "devcluster",
-        "--set", "resources.train.partition=atlantis", check=2,
-    )  # fmt: skip
+        "sweep",
+        tmp_path / "tiny.yaml",
+        "--executor",
+        "slurm",
+        "--site",
+        "devcluster",
+        "--set",
+        "resources.train.partition=atlantis",
+        check=2,
+    )
     assert "no partition `atlantis`; this cluster has: low, main" in refused.stderr
     assert not (tmp_path / "runs").exists()
     assert ask("sacct", "-X", "-n", "-P", "-o", "JobID") == before
@@ -141,10 +168,19 @@ def test_a_preempted_cell_comes_back_and_ends_the_same(
     run = tmp_path / "runs" / "tiny"
     (tmp_path / "tiny.yaml").write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
     process = subprocess.Popen(
-        command("sweep", tmp_path / "tiny.yaml", *CLUSTER, "--set", "selection=[random]",
-                "--set", "budgets=[2k, 8k]"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        command(
+            "sweep",
+            tmp_path / "tiny.yaml",
+            *CLUSTER,
+            "--set",
+            "selection=[random]",
+            "--set",
+            "budgets=[2k, 8k]",
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     deadline = time.monotonic() + 240
     while not list(run.glob("cells/*-8k-*/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -40,10 +40,20 @@ seeds: [0]
 train: {{global_batch: 256, micro_batch: 2, lr: 1e-3}}
 """
 CLUSTER = (
-    "--executor", "slurm", "--site", "devcluster", "--follow", "--set",
-    "resources.dump={shards: 2, nodes: 2, ranks: 2, array_parallelism: 3}", "--set",
-    "resources.proxy.ranks=2", "--set", "train.engine=deepspeed", "--set", "train.zero=2",
-)  # fmt: skip
+    "--executor",
+    "slurm",
+    "--site",
+    "devcluster",
+    "--follow",
+    "--set",
+    "resources.dump={shards: 2, nodes: 2, ranks: 2, array_parallelism: 3}",
+    "--set",
+    "resources.proxy.ranks=2",
+    "--set",
+    "train.engine=deepspeed",
+    "--set",
+    "train.zero=2",
+)
 
 
 def ask(*words: str) -> str:

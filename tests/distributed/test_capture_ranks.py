@@ -15,8 +15,12 @@ from training import make_store, run_ranks, train_here
 pytestmark = pytest.mark.distributed
 #: Four steps; in the last one the second rank has no row and repeats one without weight.
 SETTINGS: dict[str, Any] = {
-    "tokens": 3 * 128 + 40, "packing": "isolate", "capture": "fp32", "lr": 1e-3, "micro_batch": 4,
-}  # fmt: skip
+    "tokens": 3 * 128 + 40,
+    "packing": "isolate",
+    "capture": "fp32",
+    "lr": 1e-3,
+    "micro_batch": 4,
+}
 COLUMNS = ("ids", "rows", "steps", "rates", "intervals", "shares")
 
 

@@ -75,8 +75,14 @@ def test_an_offloaded_optimizer_gives_the_same_losses_and_needs_no_compiler(
     built = folder / "extensions"
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(built))
     monkeypatch.setenv("PATH", str(folder / "no-programs"))
-    run = run_ranks(folder / f"offload-{zero}", 2, engine="deepspeed", zero=zero, micro_batch=2,
-                    offload="optimizer")  # fmt: skip
+    run = run_ranks(
+        folder / f"offload-{zero}",
+        2,
+        engine="deepspeed",
+        zero=zero,
+        micro_batch=2,
+        offload="optimizer",
+    )
     assert_same(run, reference)
     told = json.loads((folder / f"offload-{zero}" / "engine.json").read_text())
     assert told["config"]["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
@@ -85,16 +91,18 @@ def test_an_offloaded_optimizer_gives_the_same_losses_and_needs_no_compiler(
 
 @pytest.mark.parametrize("engine", ["torch", "deepspeed"])
 def test_bf16_trains_close_to_fp32(folder: Path, reference: dict[str, Any], engine: str) -> None:
-    run = run_ranks(folder / f"bf16-{engine}", 2, engine=engine, zero=1, precision="bf16",
-                    micro_batch=4)  # fmt: skip
+    run = run_ranks(
+        folder / f"bf16-{engine}", 2, engine=engine, zero=1, precision="bf16", micro_batch=4
+    )
     assert len(run["lines"]) == STEPS
     assert run["lines"][-1]["loss"] == pytest.approx(reference["lines"][-1]["loss"], rel=0.02)
 
 
 def test_isolated_documents_too(folder: Path) -> None:
     one = run_ranks(folder / "isolate-1", 1, packing="isolate", micro_batch=8)
-    two = run_ranks(folder / "isolate-2", 2, packing="isolate", micro_batch=2,
-                    engine="deepspeed", zero=2)  # fmt: skip
+    two = run_ranks(
+        folder / "isolate-2", 2, packing="isolate", micro_batch=2, engine="deepspeed", zero=2
+    )
     assert_same(two, one)
 
 

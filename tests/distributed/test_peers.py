@@ -39,16 +39,22 @@ def test_the_others_know_that_it_was_no_fault_of_theirs(victim: int, collective:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-              "OMP_NUM_THREADS": "1"}  # fmt: skip
+    shared = {
+        "WORLD_SIZE": "3",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", RANK, str(victim), collective],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for rank in range(3)
-    ]  # fmt: skip
+    ]
     outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
     codes = [rank.returncode for rank in ranks]
     assert codes.pop(victim) == -signal.SIGKILL

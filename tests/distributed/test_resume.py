@@ -42,12 +42,16 @@ def furthest(folder: Path, name: str, other: str) -> float:
 
 
 def test_a_run_goes_on_with_other_ranks_stages_and_engines(folder: Path) -> None:
-    run_all(folder, 2, [
-        case("whole", TORCH, **SHORT),
-        case("fewer", ("deepspeed", 2), **SHORT, stop_at=8),
-        case("engine", TORCH, **SHORT, stop_at=10),
-        case("engine", ("deepspeed", 1), **SHORT),
-    ])  # fmt: skip
+    run_all(
+        folder,
+        2,
+        [
+            case("whole", TORCH, **SHORT),
+            case("fewer", ("deepspeed", 2), **SHORT, stop_at=8),
+            case("engine", TORCH, **SHORT, stop_at=10),
+            case("engine", ("deepspeed", 1), **SHORT),
+        ],
+    )
     run_all(folder, 1, [case("fewer", ("deepspeed", 3), **SHORT, stop_at=5)])
     run_all(folder, 2, [case("fewer", TORCH, **SHORT)])
     assert len(lines(folder, "whole")) == 20

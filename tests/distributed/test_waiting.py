@@ -29,13 +29,21 @@ def free_port() -> str:
 
 
 def start(rank: int, world_size: int, port: str) -> subprocess.Popen[str]:
-    ours = {"RANK": str(rank), "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}  # fmt: skip
+    ours = {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
     others = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
     return subprocess.Popen(
-        [sys.executable, "-c", RANK], env={**others, **ours}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", RANK],
+        env={**others, **ours},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 1])

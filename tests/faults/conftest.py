@@ -83,8 +83,14 @@ class Battery:
         """Hold the cell to its undisturbed twin, and its loss of steps to ``allowed``."""
         attempts = cell.attempts()
         again, same = steps_again(attempts), Ending.of(cell.run) == expected
-        row = {"fault": fault, "where": where, "attempts": len(attempts), "again": again,
-               "back": back, "identical": same}  # fmt: skip
+        row = {
+            "fault": fault,
+            "where": where,
+            "attempts": len(attempts),
+            "again": again,
+            "back": back,
+            "identical": same,
+        }
         print(row)
         if target := os.environ.get("HPCSCALE_FAULT_TABLE"):
             write_table(Path(target), row)

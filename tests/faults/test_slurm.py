@@ -237,8 +237,9 @@ def test_a_cancelled_job_stays_cancelled(
     cell.finish(code=1)
     time.sleep(8)
     assert devcluster.run("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").stdout.split() in (
-        [], ["CANCELLED"],
-    )  # fmt: skip
+        [],
+        ["CANCELLED"],
+    )
     cell.start()
     cell.finish()
     assert Ending.of(cell.run) == undisturbed

@@ -15,9 +15,19 @@ from hpcscale.units import (
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("250k", 250_000), ("1M", 10**6), ("2.5B", 2_500_000_000), ("1e6", 10**6), (1e6, 10**6),
-     ("1_000", 1000), (17, 17), ("0.3M", 300_000), (" 4 k ", 4000), ("1T", 10**12)],
-)  # fmt: skip
+    [
+        ("250k", 250_000),
+        ("1M", 10**6),
+        ("2.5B", 2_500_000_000),
+        ("1e6", 10**6),
+        (1e6, 10**6),
+        ("1_000", 1000),
+        (17, 17),
+        ("0.3M", 300_000),
+        (" 4 k ", 4000),
+        ("1T", 10**12),
+    ],
+)
 def test_counts_are_read(text: object, count: int) -> None:
     assert parse_count(text) == count  # type: ignore[arg-type]
 
@@ -35,22 +45,58 @@ def test_a_formatted_count_reads_back(count: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("2h30m", 9000), ("1d", 86_400), ("1.5h", 5400), (1.5, 90),
-     # Slurm's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S
-     (30, 1800), ("30", 1800), ("45:00", 2700), ("1:5", 65), ("0:90", 90), ("01:00:00", 3600),
-     ("25:00:00", 90_000), ("1-12", 129_600), ("1-0", 86_400), ("0-1", 3600),
-     ("1-12:30", 131_400), ("1-12:00:00", 129_600), ("1-2:3:4", 93_784)],
-)  # fmt: skip
+    [
+        ("90s", 90),
+        ("2h30m", 9000),
+        ("1d", 86_400),
+        ("1.5h", 5400),
+        (1.5, 90),
+        # Slurm's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S
+        (30, 1800),
+        ("30", 1800),
+        ("45:00", 2700),
+        ("1:5", 65),
+        ("0:90", 90),
+        ("01:00:00", 3600),
+        ("25:00:00", 90_000),
+        ("1-12", 129_600),
+        ("1-0", 86_400),
+        ("0-1", 3600),
+        ("1-12:30", 131_400),
+        ("1-12:00:00", 129_600),
+        ("1-2:3:4", 93_784),
+    ],
+)
 def test_durations_are_read_as_slurm_reads_them(text: object, seconds: int) -> None:
     assert parse_duration(text) == seconds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["soon", "0", "0-0", "-3", "3 parsecs", "1h and 2", "5:", ":30", "1-", "-1:00", "1-12:",
-     "1:2:3:4", "1-2:3:4:5", "1-2-3", "1.5:30", "", None, True, float("nan"), float("inf"),
-     "40000-0"],
-)  # fmt: skip
+    [
+        "soon",
+        "0",
+        "0-0",
+        "-3",
+        "3 parsecs",
+        "1h and 2",
+        "5:",
+        ":30",
+        "1-",
+        "-1:00",
+        "1-12:",
+        "1:2:3:4",
+        "1-2:3:4:5",
+        "1-2-3",
+        "1.5:30",
+        "",
+        None,
+        True,
+        float("nan"),
+        float("inf"),
+        "40000-0",
+    ],
+)
 def test_no_durations_are_refused(text: object) -> None:
     with pytest.raises(ConfigError, match="duration"):
         parse_duration(text)  # type: ignore[arg-type]

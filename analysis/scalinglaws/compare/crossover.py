@@ -95,8 +95,9 @@ def _rows(a: str, first: Curves, b: str, second: Curves) -> Iterator[list[object
         return
     for step in steps:
         at, rising = float(gap.places()[0, step]), bool(gap.values[0, step + 1] > 0)
-        ends = [float(end[0]) for end in interval(gap.near(at, rising)[:, None], first.fit,
-                                                  second.fit)]  # fmt: skip
+        ends = [
+            float(end[0]) for end in interval(gap.near(at, rising)[:, None], first.fit, second.fit)
+        ]
         before, after = (a, b) if rising else (b, a)
         sure = f"{_percent(share)} of draws cross {between}" if known else _UNSURE
         beyond = "; this lies beyond the measured budgets" if at > high else ""

@@ -17,8 +17,7 @@ from scipy import stats
 from scalinglaws.compare.holm import holm
 from scalinglaws.laws import Floats
 
-DIFFERENCES = ["method", "reference", "budget", "difference", "ci_low", "ci_high", "p", "p_holm",
-               "pairs", "paired"]  # fmt: skip
+DIFFERENCES = "method reference budget difference ci_low ci_high p p_holm pairs paired".split()
 #: Level of Bartlett's test, and of the intervals.
 _LEVEL = 0.05
 #: Nats; less than this is rounding, not noise.

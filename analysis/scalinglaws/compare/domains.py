@@ -11,8 +11,7 @@ from scalinglaws.checks import budgets
 from scalinglaws.compare.differences import contrasts
 from scalinglaws.errors import AnalysisError
 
-DOMAINS = ["method", "domain", "budget", "loss", "base_loss", "change", "difference", "ci_low",
-           "ci_high"]  # fmt: skip
+DOMAINS = "method domain budget loss base_loss change difference ci_low ci_high".split()
 FRONTIER = ["method", "budget", "target", "forgetting"]
 
 
@@ -42,9 +41,11 @@ def domains(frame: pd.DataFrame | None, reference: str) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=DOMAINS)
     order = {name: place for place, name in enumerate(dict.fromkeys(frame["method"]))}
     return found.sort_values(
-        ["method", "budget"], key=lambda c: c.map(order) if c.name == "method" else c,
-        kind="stable", ignore_index=True,
-    )  # fmt: skip
+        ["method", "budget"],
+        key=lambda c: c.map(order) if c.name == "method" else c,
+        kind="stable",
+        ignore_index=True,
+    )
 
 
 def frontier(table: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:

@@ -51,6 +51,15 @@ def iso_loss(
         low, high = own.interval(tokens)
         for loss, count, a, b in zip(wanted, tokens[0], low, high, strict=True):
             outside = not own.low * 0.999 <= count <= own.high * 1.001
-            rows.append([method, float(loss), float(count), float(a), float(b), outside,
-                         float(count * prices.get(method, np.nan))])  # fmt: skip
+            rows.append(
+                [
+                    method,
+                    float(loss),
+                    float(count),
+                    float(a),
+                    float(b),
+                    outside,
+                    float(count * prices.get(method, np.nan)),
+                ]
+            )
     return pd.DataFrame(rows, columns=ISO_LOSS)

@@ -92,9 +92,11 @@ def fit_joint(
     if starts is not None:
         shapes = [shape.name for shape in problems[0].shapes]
         rows = [
-            np.concatenate([s[:, j] if n in own else s[:, j].mean(keepdims=True)
-                            for j, n in enumerate(shapes)] or [np.empty(0)])
+            np.concatenate(
+                [s[:, j] if n in own else s[:, j].mean(keepdims=True) for j, n in enumerate(shapes)]
+                or [np.empty(0)]
+            )
             for s in starts
-        ]  # fmt: skip
+        ]
         begin = np.clip(rows, *Problem(law, x, losses).bounds)
     return fit_law(law, x, losses, weights, intervals=False, begin=begin)

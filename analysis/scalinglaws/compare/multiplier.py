@@ -16,8 +16,7 @@ from scalinglaws.fitted import Fit
 from scalinglaws.laws import Floats
 from scalinglaws.study import Study
 
-MULTIPLIERS = ["method", "reference", "tokens", "multiplier", "ci_low", "ci_high", "charged",
-               "extrapolated"]  # fmt: skip
+MULTIPLIERS = "method reference tokens multiplier ci_low ci_high charged extrapolated".split()
 CONSTANT = ["method", "reference", "multiplier", "ci_low", "ci_high", "p"]
 
 
@@ -42,14 +41,22 @@ def multipliers(
         row
         for method, own in curves.items()
         if method != reference
-        for row in _rows(method, own, reference, curves[reference], tokens, training or {},
-                         selection or {})
-    ]  # fmt: skip
+        for row in _rows(
+            method, own, reference, curves[reference], tokens, training or {}, selection or {}
+        )
+    ]
     return pd.DataFrame(rows, columns=MULTIPLIERS)
 
 
-def _rows(method: str, own: Curves, reference: str, other: Curves, tokens: Floats | None,
-          training: Costs, selection: Costs) -> Iterator[list[object]]:  # fmt: skip
+def _rows(
+    method: str,
+    own: Curves,
+    reference: str,
+    other: Curves,
+    tokens: Floats | None,
+    training: Costs,
+    selection: Costs,
+) -> Iterator[list[object]]:
     at = token_grid(own) if tokens is None else np.asarray(tokens, float)
     needed = other.tokens_for(own.losses(at))
     for charged in ("none", *UNITS):

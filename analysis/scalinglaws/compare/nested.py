@@ -33,8 +33,10 @@ def hypotheses(fits: Mapping[str, Fit]) -> dict[str, Fit]:
     law = next(iter(fits.values())).law
     one = fit_joint(fits, ())
     alone = np.stack([fit.logs for fit in fits.values()])
-    same = [np.repeat(row[None], len(fits), axis=0)
-            for row in (one.logs, one.logs + 1, one.logs - 1, *alone)]  # fmt: skip
+    same = [
+        np.repeat(row[None], len(fits), axis=0)
+        for row in (one.logs, one.logs + 1, one.logs - 1, *alone)
+    ]
     starts = [alone, *same]
     return {
         ONE: one,

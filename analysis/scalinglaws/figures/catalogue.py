@@ -69,84 +69,142 @@ class _Entry:
 _CURVES, _COMPARED, _DOMAINS = "Losses and curves", "Comparison of methods", "Domains"
 _BELIEVED, _RUNS = "Can the fits be believed?", "Runs and costs"
 _ENTRIES = (
-    _Entry("loss-vs-tokens", _CURVES, lambda d: curves.loss_against_tokens(d.study),
-           "Eval loss falls with training tokens; one curve a selection method.",
-           "Eval loss against training tokens. Points are single runs ({runs}), curves the fitted "
-           "{law} law, bands its pointwise 95 % intervals ({draws} resampled fits; {clusters} are "
-           "resampled). A fit that did not converge has no band."),
-    _Entry("loss-extrapolated", _CURVES,
-           lambda d: curves.loss_against_tokens(d.study, FACTOR),
-           "The same curves, dashed to four times the largest budget.",
-           "The {law} law, dashed beyond the data to 4 times the largest budget. Bands are "
-           "pointwise 95 % intervals if the law holds there. Points are single runs ({runs})."),
-    _Entry("reducible-loss", _CURVES, lambda d: curves.reducible_loss(d.study),
-           "Loss less its floor against tokens, on logarithmic axes.",
-           "Loss less each method's fitted floor E, on logarithmic axes. Points are single runs "
-           "({runs}) above the floor, curves the {law} law, bands 95 % intervals with E resampled "
-           "too ({draws} draws)."),
-    _Entry("multipliers", _COMPARED,
-           lambda d: compare.multipliers(d.study, d.comparison.multipliers),
-           "Token multiplier of each method against training tokens, with a line at 1.",
-           "Tokens that {reference} needs for the same loss, divided by the tokens used: above 1 "
-           "the method saves tokens. Bands are 95 % intervals of paired draws ({draws}); dashed is "
-           "beyond the data of one of the two curves. Factors beyond 16 are cut off."),
-    _Entry("differences", _COMPARED,
-           lambda d: compare.differences(d.study, d.comparison.differences),
-           "Difference in loss to the reference at each budget, with a line at 0.",
-           "Mean loss less that of {reference} at each of {budgets} budgets: below 0 the method is "
-           "better. Bars are 95 % intervals; seeds are paired where both methods have them."),
-    _Entry("crossovers", _COMPARED,
-           lambda d: compare.crossovers(d.study, d.comparison.crossovers),
-           "Tokens at which pairs of fitted curves cross, one line a pair.",
-           "Training tokens at which two fitted curves cross. Lines are 95 % intervals over the "
-           "draws that cross ({draws} draws); the measured range is shaded."),
-    _Entry("iso-loss", _COMPARED, lambda d: compare.iso_loss(d.study, d.comparison.iso_loss),
-           "Training tokens that each method needs to come down to given losses.",
-           "Training tokens that the fitted curves need to reach a loss. Bars are 95 % intervals "
-           "({draws} draws); crosses mark points beyond the data."),
-    _Entry("domains", _DOMAINS, lambda d: compare.domains(d.study, d.comparison.domains),
-           "Loss against tokens in each domain, one panel a domain.",
-           "Loss by domain, mean over seeds, at each of {budgets} budgets. The dotted line is the "
-           "base model. Panels have their own vertical axes."),
-    _Entry("forgetting", _DOMAINS, lambda d: compare.forgetting(d.study, d.comparison.domains),
-           "Change of loss in the target domain against the mean change in the other domains.",
-           "Change of loss from the base model: {target}, whose loss fell most, against the plain "
-           "mean of the other domains. Larger marks are larger budgets, means over seeds. Above "
-           "the horizontal line the other domains are forgotten."),
-    _Entry("residuals", _BELIEVED, lambda d: checks.residuals(d.study),
-           "Residuals against tokens, and a normal quantile plot of them.",
-           "Left: residuals of the {law} law ({runs}), drawn side by side at each budget. Right: "
-           "residuals over their standard deviation against normal quantiles; on the line they "
-           "are normal."),
-    _Entry("holdout-error", _BELIEVED, lambda d: checks.holdout_error(d.study),
-           "Forecast error against how far beyond the fitted budgets it is, one panel a law.",
-           "Each law is fitted to the budgets up to one of them and forecasts the mean loss of "
-           "every larger one. Points are forecast over measured loss less 1; fits that did not "
-           "converge are left out. Beyond 5 %, the axis is logarithmic from 1 %."),
-    _Entry("profiles", _BELIEVED, lambda d: checks.profiles(d.study),
-           "Profile likelihood of each parameter, with the thresholds of the 95 % interval.",
-           "Profile likelihoods of the {law} law's parameters: signed root of the F statistic with "
-           "one parameter held. A straight line is an ellipse; a curve that stays between the "
-           "dotted lines leaves its side of the 95 % interval open."),
-    _Entry("parameter-pairs", _BELIEVED, lambda d: checks.parameter_pairs(d.study),
-           "Resampled values of the floor E against the exponent beta.",
-           "Floor E against exponent beta of {draws} resampled fits (dots, the middle 98 %), with "
-           "their histograms. Lines are the best beta for each E; large marks the estimates."),
-    _Entry("trajectories", _RUNS,
-           lambda d: runs.trajectories(d.study, d.extra("trajectories")),
-           "Training loss against tokens seen, one panel a budget.",
-           "Training loss against tokens seen: running means over a 25th of the steps, of the mean "
-           "over seeds. Marks are eval losses."),
-    _Entry("overlap", _RUNS, lambda d: runs.overlap(d.study, d.extra("overlap")),
-           "Heat map of the share of tokens that two methods' selections have in common.",
-           "Tokens in both selections over tokens in either, mean over seeds, at the largest "
-           "budget. Columns are the methods of the rows."),
-    _Entry("device-hours", _RUNS,
-           lambda d: runs.device_hours(d.study, d.extras.get("costs"), d.extra("results")),
-           "Stacked bars of device-hours by method and stage.",
-           "Device time by method: training of all cells, and stages of selecting. A stage that "
-           "methods share counts fully for each."),
-)  # fmt: skip
+    _Entry(
+        "loss-vs-tokens",
+        _CURVES,
+        lambda d: curves.loss_against_tokens(d.study),
+        "Eval loss falls with training tokens; one curve a selection method.",
+        "Eval loss against training tokens. Points are single runs ({runs}), curves the fitted "
+        "{law} law, bands its pointwise 95 % intervals ({draws} resampled fits; {clusters} are "
+        "resampled). A fit that did not converge has no band.",
+    ),
+    _Entry(
+        "loss-extrapolated",
+        _CURVES,
+        lambda d: curves.loss_against_tokens(d.study, FACTOR),
+        "The same curves, dashed to four times the largest budget.",
+        "The {law} law, dashed beyond the data to 4 times the largest budget. Bands are "
+        "pointwise 95 % intervals if the law holds there. Points are single runs ({runs}).",
+    ),
+    _Entry(
+        "reducible-loss",
+        _CURVES,
+        lambda d: curves.reducible_loss(d.study),
+        "Loss less its floor against tokens, on logarithmic axes.",
+        "Loss less each method's fitted floor E, on logarithmic axes. Points are single runs "
+        "({runs}) above the floor, curves the {law} law, bands 95 % intervals with E resampled "
+        "too ({draws} draws).",
+    ),
+    _Entry(
+        "multipliers",
+        _COMPARED,
+        lambda d: compare.multipliers(d.study, d.comparison.multipliers),
+        "Token multiplier of each method against training tokens, with a line at 1.",
+        "Tokens that {reference} needs for the same loss, divided by the tokens used: above 1 "
+        "the method saves tokens. Bands are 95 % intervals of paired draws ({draws}); dashed is "
+        "beyond the data of one of the two curves. Factors beyond 16 are cut off.",
+    ),
+    _Entry(
+        "differences",
+        _COMPARED,
+        lambda d: compare.differences(d.study, d.comparison.differences),
+        "Difference in loss to the reference at each budget, with a line at 0.",
+        "Mean loss less that of {reference} at each of {budgets} budgets: below 0 the method is "
+        "better. Bars are 95 % intervals; seeds are paired where both methods have them.",
+    ),
+    _Entry(
+        "crossovers",
+        _COMPARED,
+        lambda d: compare.crossovers(d.study, d.comparison.crossovers),
+        "Tokens at which pairs of fitted curves cross, one line a pair.",
+        "Training tokens at which two fitted curves cross. Lines are 95 % intervals over the "
+        "draws that cross ({draws} draws); the measured range is shaded.",
+    ),
+    _Entry(
+        "iso-loss",
+        _COMPARED,
+        lambda d: compare.iso_loss(d.study, d.comparison.iso_loss),
+        "Training tokens that each method needs to come down to given losses.",
+        "Training tokens that the fitted curves need to reach a loss. Bars are 95 % intervals "
+        "({draws} draws); crosses mark points beyond the data.",
+    ),
+    _Entry(
+        "domains",
+        _DOMAINS,
+        lambda d: compare.domains(d.study, d.comparison.domains),
+        "Loss against tokens in each domain, one panel a domain.",
+        "Loss by domain, mean over seeds, at each of {budgets} budgets. The dotted line is the "
+        "base model. Panels have their own vertical axes.",
+    ),
+    _Entry(
+        "forgetting",
+        _DOMAINS,
+        lambda d: compare.forgetting(d.study, d.comparison.domains),
+        "Change of loss in the target domain against the mean change in the other domains.",
+        "Change of loss from the base model: {target}, whose loss fell most, against the plain "
+        "mean of the other domains. Larger marks are larger budgets, means over seeds. Above "
+        "the horizontal line the other domains are forgotten.",
+    ),
+    _Entry(
+        "residuals",
+        _BELIEVED,
+        lambda d: checks.residuals(d.study),
+        "Residuals against tokens, and a normal quantile plot of them.",
+        "Left: residuals of the {law} law ({runs}), drawn side by side at each budget. Right: "
+        "residuals over their standard deviation against normal quantiles; on the line they "
+        "are normal.",
+    ),
+    _Entry(
+        "holdout-error",
+        _BELIEVED,
+        lambda d: checks.holdout_error(d.study),
+        "Forecast error against how far beyond the fitted budgets it is, one panel a law.",
+        "Each law is fitted to the budgets up to one of them and forecasts the mean loss of "
+        "every larger one. Points are forecast over measured loss less 1; fits that did not "
+        "converge are left out. Beyond 5 %, the axis is logarithmic from 1 %.",
+    ),
+    _Entry(
+        "profiles",
+        _BELIEVED,
+        lambda d: checks.profiles(d.study),
+        "Profile likelihood of each parameter, with the thresholds of the 95 % interval.",
+        "Profile likelihoods of the {law} law's parameters: signed root of the F statistic with "
+        "one parameter held. A straight line is an ellipse; a curve that stays between the "
+        "dotted lines leaves its side of the 95 % interval open.",
+    ),
+    _Entry(
+        "parameter-pairs",
+        _BELIEVED,
+        lambda d: checks.parameter_pairs(d.study),
+        "Resampled values of the floor E against the exponent beta.",
+        "Floor E against exponent beta of {draws} resampled fits (dots, the middle 98 %), with "
+        "their histograms. Lines are the best beta for each E; large marks the estimates.",
+    ),
+    _Entry(
+        "trajectories",
+        _RUNS,
+        lambda d: runs.trajectories(d.study, d.extra("trajectories")),
+        "Training loss against tokens seen, one panel a budget.",
+        "Training loss against tokens seen: running means over a 25th of the steps, of the mean "
+        "over seeds. Marks are eval losses.",
+    ),
+    _Entry(
+        "overlap",
+        _RUNS,
+        lambda d: runs.overlap(d.study, d.extra("overlap")),
+        "Heat map of the share of tokens that two methods' selections have in common.",
+        "Tokens in both selections over tokens in either, mean over seeds, at the largest "
+        "budget. Columns are the methods of the rows.",
+    ),
+    _Entry(
+        "device-hours",
+        _RUNS,
+        lambda d: runs.device_hours(d.study, d.extras.get("costs"), d.extra("results")),
+        "Stacked bars of device-hours by method and stage.",
+        "Device time by method: training of all cells, and stages of selecting. A stage that "
+        "methods share counts fully for each.",
+    ),
+)
 #: In the order of the report.
 NAMES = tuple(entry.name for entry in _ENTRIES)
 

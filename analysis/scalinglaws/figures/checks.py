@@ -59,15 +59,18 @@ def residuals(study: Study) -> Figure:
         aside = np.exp(0.05 * (nth - (len(fits) - 1) / 2))
         scale = left_over / (1e3 * fit.residual_sd) if fit.residual_sd > 0 else left_over
         (expected, ordered), _ = stats.probplot(scale)
-        for axes, x, y in ((left, fit.problem.x.tokens * aside, left_over),
-                           (right, expected, ordered)):  # fmt: skip
+        for axes, x, y in (
+            (left, fit.problem.x.tokens * aside, left_over),
+            (right, expected, ordered),
+        ):
             axes.plot(x, y, style.marker, color=style.colour, mfc="none")
     left.axhline(0, color="0.35", lw=0.8)
     left.margins(x=0.08)
     token_axis(left, study.losses.frame["budget"].to_numpy(), PAGE / 2 - 0.5, "training tokens")
     left.set_ylabel("residual (millinats/token)")
-    ends = np.array([min(*right.get_xlim(), *right.get_ylim()),
-                     max(*right.get_xlim(), *right.get_ylim())])  # fmt: skip
+    ends = np.array(
+        [min(*right.get_xlim(), *right.get_ylim()), max(*right.get_xlim(), *right.get_ylim())]
+    )
     right.plot(ends, ends, color="0.35", lw=0.8, zorder=1)
     right.set_xlabel("normal quantile (1)")
     right.set_ylabel("residual / its sd (1)")
@@ -113,11 +116,19 @@ def holdout_error(study: Study) -> Figure:
         for nth, method in enumerate(study.methods):
             part = errors[(errors["law"] == law) & (errors["method"] == method)]
             aside = 1 + 0.04 * (nth - (len(study.methods) - 1) / 2)
-            axes.plot(part["factor"] * aside, 100 * part["error"], styles[method].marker,
-                      color=styles[method].colour, mfc="none")  # fmt: skip
+            axes.plot(
+                part["factor"] * aside,
+                100 * part["error"],
+                styles[method].marker,
+                color=styles[method].colour,
+                mfc="none",
+            )
         axes.set_title(law)
-        axes.set_xlabel("tokens / most fitted (1)" if len(laws) > 2 else
-                        "tokens forecast / most tokens fitted (1)")  # fmt: skip
+        axes.set_xlabel(
+            "tokens / most fitted (1)"
+            if len(laws) > 2
+            else "tokens forecast / most tokens fitted (1)"
+        )
     first = grid[0, 0]
     factors = errors["factor"]
     first.set_xlim(factors.min() / 1.25, factors.max() * 1.25)
@@ -167,8 +178,11 @@ def profiles(study: Study) -> Figure:
         axes.set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel("profile t (1)")
-    legend(figure, {method: styles[method] for method in fits},
-           key(f"{_CONFIDENCE:.0%} threshold", ls=":"))  # fmt: skip
+    legend(
+        figure,
+        {method: styles[method] for method in fits},
+        key(f"{_CONFIDENCE:.0%} threshold", ls=":"),
+    )
     return figure
 
 
@@ -213,12 +227,16 @@ def parameter_pairs(study: Study, first: str = "E", second: str = "beta") -> Fig
     not have both.
     """
     fits, styles = _fits(study), styles_of(study.methods)
-    fits = {m: fit for m, fit in fits.items()
-            if fit.converged and {first, second} <= set(fit.problem.parameters)}  # fmt: skip
+    fits = {
+        m: fit
+        for m, fit in fits.items()
+        if fit.converged and {first, second} <= set(fit.problem.parameters)
+    }
     if not fits:
         raise AnalysisError(f"no fit that converged has both {first} and {second}")
-    figure, grid = panels(2, 2, height=1.5, sharex="col", sharey="row",
-                          width_ratios=(4, 1), height_ratios=(1, 4))  # fmt: skip
+    figure, grid = panels(
+        2, 2, height=1.5, sharex="col", sharey="row", width_ratios=(4, 1), height_ratios=(1, 4)
+    )
     grid[0, 1].set_visible(False)
     top, axes, side = grid[0, 0], grid[1, 0], grid[1, 1]
     drawn = {m: (study.draws[m].values(first), study.draws[m].values(second)) for m in fits}
@@ -229,12 +247,27 @@ def parameter_pairs(study: Study, first: str = "E", second: str = "beta") -> Fig
         axes.plot(
             *_ridge(fit, first, second, np.linspace(*ends[0], 60)), color=style.colour, lw=0.9
         )
-        axes.plot(fit.estimates[first], fit.estimates[second], style.marker, color=style.colour,
-                  mec="white", ms=5.5, zorder=4)  # fmt: skip
-        for margin, values, span, way in ((top, x, ends[0], "vertical"),
-                                          (side, y, ends[1], "horizontal")):  # fmt: skip
-            margin.hist(values, bins=np.linspace(*span, 41), histtype="step", color=style.colour,
-                        orientation=way, lw=0.9)  # fmt: skip
+        axes.plot(
+            fit.estimates[first],
+            fit.estimates[second],
+            style.marker,
+            color=style.colour,
+            mec="white",
+            ms=5.5,
+            zorder=4,
+        )
+        for margin, values, span, way in (
+            (top, x, ends[0], "vertical"),
+            (side, y, ends[1], "horizontal"),
+        ):
+            margin.hist(
+                values,
+                bins=np.linspace(*span, 41),
+                histtype="step",
+                color=style.colour,
+                orientation=way,
+                lw=0.9,
+            )
     axes.set_xlim(*ends[0])
     axes.set_ylim(*ends[1])
     axes.set_xlabel(f"{first} ({_unit(first)})")

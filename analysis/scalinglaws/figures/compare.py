@@ -30,8 +30,11 @@ from scalinglaws.study import Study
 _WIDTH = COLUMN - 0.6
 #: Multipliers are shown within this factor of 1.
 _MOST = 16.0
-_CHARGED = {"none": "tokens alone", "flops": "selection charged in FLOPs",
-            "device_hours": "selection charged in device-hours"}  # fmt: skip
+_CHARGED = {
+    "none": "tokens alone",
+    "flops": "selection charged in FLOPs",
+    "device_hours": "selection charged in device-hours",
+}
 
 
 def _need(frame: pd.DataFrame, what: str) -> pd.DataFrame:
@@ -55,8 +58,17 @@ def _bars(axes: Axes, x: pd.Series, part: pd.DataFrame, value: str, style: Style
     """Points with intervals; ends that are not known are left out."""
     ends = np.array([part[value] - part["ci_low"], part["ci_high"] - part[value]], float)
     ends = np.nan_to_num(np.maximum(ends, 0), nan=0.0, posinf=1e30)
-    axes.errorbar(x, part[value], yerr=ends, fmt=style.marker, color=style.colour, mfc="white",
-                  elinewidth=0.8, capsize=1.5, capthick=0.8)  # fmt: skip
+    axes.errorbar(
+        x,
+        part[value],
+        yerr=ends,
+        fmt=style.marker,
+        color=style.colour,
+        mfc="white",
+        elinewidth=0.8,
+        capsize=1.5,
+        capthick=0.8,
+    )
 
 
 @styled
@@ -106,13 +118,25 @@ def _range(frame: pd.DataFrame) -> tuple[float, float]:
 def _multiplier(axes: Axes, rows: pd.DataFrame, style: Style) -> None:
     inside = rows[~rows["extrapolated"].astype(bool)]
     beyond = rows[rows["tokens"] >= (inside["tokens"].max() if len(inside) else 0)]
-    axes.plot(inside["tokens"], inside["multiplier"], color=style.colour, marker=style.marker,
-              mfc="white", zorder=3)  # fmt: skip
+    axes.plot(
+        inside["tokens"],
+        inside["multiplier"],
+        color=style.colour,
+        marker=style.marker,
+        mfc="white",
+        zorder=3,
+    )
     axes.plot(beyond["tokens"], beyond["multiplier"], color=style.colour, ls=DASHED, zorder=2)
     if rows[["ci_low", "ci_high"]].notna().all(axis=None):
-        axes.fill_between(rows["tokens"], rows["ci_low"].clip(lower=1e-6),
-                          rows["ci_high"].clip(upper=1e6), color=style.colour, alpha=0.15, lw=0,
-                          zorder=1)  # fmt: skip
+        axes.fill_between(
+            rows["tokens"],
+            rows["ci_low"].clip(lower=1e-6),
+            rows["ci_high"].clip(upper=1e6),
+            color=style.colour,
+            alpha=0.15,
+            lw=0,
+            zorder=1,
+        )
 
 
 @styled
@@ -125,8 +149,13 @@ def differences(study: Study, frame: pd.DataFrame) -> Figure:
     scaled = frame.assign(**{n: 1e3 * frame[n] for n in ("difference", "ci_low", "ci_high")})
     for nth, (method, _) in enumerate(groups):
         part = scaled[scaled["method"] == method]
-        _bars(axes, part["budget"] * _aside(nth, len(groups), 0.35 / len(groups)), part,
-              "difference", styles[str(method)])  # fmt: skip
+        _bars(
+            axes,
+            part["budget"] * _aside(nth, len(groups), 0.35 / len(groups)),
+            part,
+            "difference",
+            styles[str(method)],
+        )
     axes.axhline(0, color="0.35", lw=0.8)
     axes.margins(x=0.08)
     token_axis(axes, frame["budget"].to_numpy(), _WIDTH, "training tokens")
@@ -152,15 +181,28 @@ def crossovers(study: Study, frame: pd.DataFrame) -> Figure:
     axes.axvspan(low, high, color="0.92", lw=0, zorder=0)
     for place, row in enumerate(frame.itertuples()):
         if np.isnan(row.tokens):
-            axes.text(np.sqrt(np.prod(axes.get_xlim())), place, "none in range", ha="center",
-                      va="center", color="0.35")  # fmt: skip
+            axes.text(
+                np.sqrt(np.prod(axes.get_xlim())),
+                place,
+                "none in range",
+                ha="center",
+                va="center",
+                color="0.35",
+            )
             continue
         if row.ci_low <= row.ci_high:
-            axes.plot([max(row.ci_low, ends[0] / 2), min(row.ci_high, ends[1] * 2)], [place] * 2,
-                      color="0.35", lw=1, solid_capstyle="butt")  # fmt: skip
+            axes.plot(
+                [max(row.ci_low, ends[0] / 2), min(row.ci_high, ends[1] * 2)],
+                [place] * 2,
+                color="0.35",
+                lw=1,
+                solid_capstyle="butt",
+            )
         axes.plot(row.tokens, place, "o", color="black", mfc="white")
-    names = [f"{short(a)}\nvs {short(b)}" for a, b in
-             zip(frame["method_a"], frame["method_b"], strict=True)]  # fmt: skip
+    names = [
+        f"{short(a)}\nvs {short(b)}"
+        for a, b in zip(frame["method_a"], frame["method_b"], strict=True)
+    ]
     axes.set_yticks(range(len(frame)), names, fontsize=6)
     axes.set_ylim(len(frame) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
@@ -182,8 +224,14 @@ def iso_loss(study: Study, frame: pd.DataFrame) -> Figure:
         aside = 0.02 * span * (nth - (len(groups) - 1) / 2)
         _bars(axes, part["loss"] + aside, part, "tokens", styles[str(method)])
         ahead = part[part["extrapolated"].astype(bool)]
-        axes.plot(ahead["loss"] + aside, ahead["tokens"], "x", color=styles[str(method)].colour,
-                  ms=7, mew=0.6)  # fmt: skip
+        axes.plot(
+            ahead["loss"] + aside,
+            ahead["tokens"],
+            "x",
+            color=styles[str(method)].colour,
+            ms=7,
+            mew=0.6,
+        )
     axes.invert_xaxis()
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yscale("log")
@@ -204,15 +252,17 @@ def domains(study: Study, frame: pd.DataFrame) -> Figure:
     names = list(frame["domain"].unique())
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
-    figure, grid = panels(rows, columns, width=PAGE if columns > 2 else COLUMN, height=1.5,
-                          sharex=True)  # fmt: skip
+    figure, grid = panels(
+        rows, columns, width=PAGE if columns > 2 else COLUMN, height=1.5, sharex=True
+    )
     width = figure.get_size_inches()[0] / columns - 0.55
     for axes, name in zip(grid.flat, names, strict=False):
         part = frame[frame["domain"] == name]
         for method, each in part.groupby("method", sort=False):
             style = styles[str(method)]
-            axes.plot(each["budget"], each["loss"], color=style.colour, marker=style.marker,
-                      mfc="white")  # fmt: skip
+            axes.plot(
+                each["budget"], each["loss"], color=style.colour, marker=style.marker, mfc="white"
+            )
         base = part["base_loss"].dropna()
         if len(base):
             axes.axhline(base.iloc[0], color="0.35", lw=0.8, ls=":")
@@ -258,8 +308,14 @@ def forgetting(study: Study, frame: pd.DataFrame, target: str | None = None) -> 
         part = both[both["method"] == method].sort_values("budget")
         axes.plot(part["own"], part["others"], color=style.colour, lw=0.7)
         for row in part.itertuples():
-            axes.plot(row.own, row.others, style.marker, color=style.colour, mfc="white",
-                      ms=min(sizes[row.budget], 8))  # fmt: skip
+            axes.plot(
+                row.own,
+                row.others,
+                style.marker,
+                color=style.colour,
+                mfc="white",
+                ms=min(sizes[row.budget], 8),
+            )
     axes.axhline(0, color="0.35", lw=0.8)
     axes.axvline(0, color="0.35", lw=0.8)
     axes.margins(0.08)

@@ -38,8 +38,9 @@ def loss_against_tokens(study: Study, factor: float = 1.0) -> Figure:
     axes: Axes = grid[0, 0]
     for method, style in styles.items():
         part = study.part(method)
-        axes.plot(part["tokens"], part["loss"], style.marker, color=style.colour, mfc="none",
-                  zorder=3)  # fmt: skip
+        axes.plot(
+            part["tokens"], part["loss"], style.marker, color=style.colour, mfc="none", zorder=3
+        )
         if method in study.draws:
             _curve(axes, study.draws[method], style, factor)
     if study.base_loss is not None:
@@ -96,8 +97,14 @@ def reducible_loss(study: Study) -> Figure:
         style, draws, part = styles[method], study.draws[method], study.part(method)
         floor = fit.estimates["E"]
         above = part[part["loss"] > floor]
-        axes.plot(above["tokens"], above["loss"] - floor, style.marker, color=style.colour,
-                  mfc="none", zorder=3)  # fmt: skip
+        axes.plot(
+            above["tokens"],
+            above["loss"] - floor,
+            style.marker,
+            color=style.colour,
+            mfc="none",
+            zorder=3,
+        )
         at, _ = _spans(draws, 1)
         curve = fit.predict(at) - floor
         axes.plot(at, curve, color=style.colour, zorder=2)

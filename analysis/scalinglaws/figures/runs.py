@@ -43,8 +43,9 @@ def trajectories(study: Study, frame: pd.DataFrame) -> Figure:
     budgets, styles = np.unique(frame["tokens"]), styles_of(study.methods)
     columns = min(len(budgets), 4)
     rows = -(-len(budgets) // columns)
-    figure, grid = panels(rows, columns, width=PAGE if columns > 1 else COLUMN, height=1.6,
-                          sharey=True)  # fmt: skip
+    figure, grid = panels(
+        rows, columns, width=PAGE if columns > 1 else COLUMN, height=1.6, sharey=True
+    )
     for axes, budget in zip(grid.flat, budgets, strict=False):
         for method, style in styles.items():
             part = frame[(frame["tokens"] == budget) & (frame["method"] == method)]
@@ -63,8 +64,12 @@ def trajectories(study: Study, frame: pd.DataFrame) -> Figure:
         axes.set_xlabel("tokens seen" if nth + columns >= len(budgets) else "")
     for axes in grid[:, 0]:
         axes.set_ylabel(f"loss ({NATS})")
-    legend(figure, {m: s for m, s in styles.items() if m in set(frame["method"])},
-           key("training"), key("eval", ls="none", marker="o", mfc="white"))  # fmt: skip
+    legend(
+        figure,
+        {m: s for m, s in styles.items() if m in set(frame["method"])},
+        key("training"),
+        key("eval", ls="none", marker="o", mfc="white"),
+    )
     return figure
 
 
@@ -92,8 +97,15 @@ def overlap(study: Study, frame: pd.DataFrame) -> Figure:
     axes = grid[0, 0]
     image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
     for i, j in np.argwhere(np.isfinite(shares)):
-        axes.text(j, i, f"{shares[i, j]:.2f}".removeprefix("0"), ha="center", va="center",
-                  fontsize=6, color="white" if shares[i, j] > 0.55 else "black")  # fmt: skip
+        axes.text(
+            j,
+            i,
+            f"{shares[i, j]:.2f}".removeprefix("0"),
+            ha="center",
+            va="center",
+            fontsize=6,
+            color="white" if shares[i, j] > 0.55 else "black",
+        )
     axes.grid(visible=False)
     axes.set_yticks(range(len(names)), labels)
     axes.set_xticks(range(len(names)), [f"({nth})" for nth in range(1, len(names) + 1)])

@@ -27,15 +27,34 @@ DASHED = (0, (3, 1.5))
 COLUMN, PAGE = 3.35, 6.9
 NATS = "nats/token"
 _STYLE = {
-    "font.size": 7, "axes.labelsize": 8, "axes.titlesize": 7, "xtick.labelsize": 7,
-    "ytick.labelsize": 7, "legend.fontsize": 7, "lines.linewidth": 1.1, "lines.markersize": 4,
-    "lines.markeredgewidth": 0.7, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "grid.linewidth": 0.5, "axes.axisbelow": True, "legend.frameon": False, "hatch.linewidth": 0.5,
-    "legend.handlelength": 1.6, "legend.columnspacing": 1.2, "pdf.fonttype": 42,
-    "svg.fonttype": "path", "savefig.dpi": 250,
-}  # fmt: skip
+    "font.size": 7,
+    "axes.labelsize": 8,
+    "axes.titlesize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4,
+    "lines.markeredgewidth": 0.7,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.5,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.2,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "savefig.dpi": 250,
+}
 #: Of a figure's files, what would differ from day to day.
 _UNDATED: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
@@ -169,9 +188,18 @@ def number_axis(axes: Axes, which: str = "y") -> None:
 
 def note(axes: Axes, text: str, y: float, **options: Any) -> None:
     """Small grey words at the right end of a line at ``y``."""
-    axes.annotate(text, (1, y), xytext=(-1, 1.5), xycoords=("axes fraction", "data"),
-                  textcoords="offset points", ha="right", va="bottom", color="0.35",
-                  fontsize=6.5, **options)  # fmt: skip
+    axes.annotate(
+        text,
+        (1, y),
+        xytext=(-1, 1.5),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color="0.35",
+        fontsize=6.5,
+        **options,
+    )
 
 
 def save(figure: Figure, directory: Path, name: str) -> list[Path]:

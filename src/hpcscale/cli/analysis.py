@@ -32,8 +32,13 @@ def _run(write: Callable[[Asked], list[Path]], arguments: dict[str, Any]) -> lis
 
 @click.command("fit")
 @shared
-@click.option("--holdout", type=click.IntRange(0), default=0, metavar="K",
-              help="Also forecast the K largest budgets from the smaller ones.")  # fmt: skip
+@click.option(
+    "--holdout",
+    type=click.IntRange(0),
+    default=0,
+    metavar="K",
+    help="Also forecast the K largest budgets from the smaller ones.",
+)
 def fit(**arguments: Any) -> None:
     """Fit scaling laws; write fits.csv and the figure of losses and curves."""
     from scalinglaws import api
@@ -85,8 +90,13 @@ def plot(**arguments: Any) -> None:
 
 @click.command("report")
 @shared
-@click.option("--holdout", type=click.IntRange(0), default=0, metavar="K",
-              help="Also forecast the K largest budgets from the smaller ones.")  # fmt: skip
+@click.option(
+    "--holdout",
+    type=click.IntRange(0),
+    default=0,
+    metavar="K",
+    help="Also forecast the K largest budgets from the smaller ones.",
+)
 def report(**arguments: Any) -> None:
     """Write everything: fits, tables, figures, and report.html, which opens in any browser."""
     from scalinglaws import api

@@ -33,23 +33,48 @@ def columns_of(text: str | None) -> dict[str, str]:
 
 _SHARED = [
     click.argument("source", metavar="RUN|CSV", type=click.Path(path_type=Path)),
-    click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-                 help="Default: RUN/analysis; must be given for a CSV."),
-    click.option("--law", "laws", multiple=True, metavar="NAME",
-                 help="Repeatable; default: all that the data allow. One of your own: "
-                      "MODULE:CLASS."),
-    click.option("--columns", metavar="OURS=THEIRS,...",
-                 help="Names in the CSV: tokens=D,loss=L,model_size=N."),
-    click.option("--base-loss", type=float, metavar="NATS",
-                 help="Loss of the base model; default: a run's own, else it is fitted."),
-    click.option("--reference", metavar="METHOD",
-                 help="Method to compare with; default: random, else the first."),
-    click.option("--weights", type=click.Choice(["none", "seeds"]), default="none",
-                 help="Weigh budgets by the variance of their seeds."),
-    click.option("--objective", type=click.Choice(["squares", "huber"]), default="squares",
-                 help="Least squares of the loss, or Huber's loss of its logarithm."),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Default: RUN/analysis; must be given for a CSV.",
+    ),
+    click.option(
+        "--law",
+        "laws",
+        multiple=True,
+        metavar="NAME",
+        help="Repeatable; default: all that the data allow. One of your own: MODULE:CLASS.",
+    ),
+    click.option(
+        "--columns",
+        metavar="OURS=THEIRS,...",
+        help="Names in the CSV: tokens=D,loss=L,model_size=N.",
+    ),
+    click.option(
+        "--base-loss",
+        type=float,
+        metavar="NATS",
+        help="Loss of the base model; default: a run's own, else it is fitted.",
+    ),
+    click.option(
+        "--reference",
+        metavar="METHOD",
+        help="Method to compare with; default: random, else the first.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(["none", "seeds"]),
+        default="none",
+        help="Weigh budgets by the variance of their seeds.",
+    ),
+    click.option(
+        "--objective",
+        type=click.Choice(["squares", "huber"]),
+        default="squares",
+        help="Least squares of the loss, or Huber's loss of its logarithm.",
+    ),
     click.option("--keep-outliers", is_flag=True, help="Keep cells that look as if they diverged."),
-]  # fmt: skip
+]
 
 
 def shared(command: _Command) -> _Command:

@@ -35,7 +35,10 @@ def _shared(function: _Command) -> _Command:
             click.argument("run", type=click.Path(path_type=Path)),
             click.option("--out", required=True, type=click.Path(path_type=Path)),
             click.option(
-                "--variant", "variants", multiple=True, metavar="NAME",
+                "--variant",
+                "variants",
+                multiple=True,
+                metavar="NAME",
                 help="dot, cosine, adam, adam-cosine, adam:1e-6, ..@4096 for sketches; "
                 "repeatable. Default: the first four, exact.",
             ),
@@ -46,12 +49,15 @@ def _shared(function: _Command) -> _Command:
             ),
             _tokens("--global-batch", "Tokens a training step. Default: the sweep's."),
             click.option(
-                "--longest", type=click.IntRange(8), default=512, show_default=True,
+                "--longest",
+                type=click.IntRange(8),
+                default=512,
+                show_default=True,
                 help="Tokens; longer documents take no part.",
             ),
             click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
         ]
-    ):  # fmt: skip
+    ):
         function = option(function)
     return function
 
@@ -65,9 +71,11 @@ _PROXY = _tokens("--proxy-tokens", "Budget of the proxy run.")
 @_PROXY
 @_count("--documents", "Clean documents; each is planted spoilt, too, once a kind.", 2)
 @click.option(
-    "--other-language", "language", type=click.Path(path_type=Path),
+    "--other-language",
+    "language",
+    type=click.Path(path_type=Path),
     help="Text of another language. Default: the machine's own translations.",
-)  # fmt: skip
+)
 def noise(**given: Any) -> None:
     """Plant spoilt documents: are they ranked below the clean ones?"""
     _run("noise", given)

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 @click.option(
     "--correlation", type=float, help="Of two methods' losses at one seed; default: measured, or 0."
 )
-@click.option("--reducible", type=float, metavar="NATS", help="Loss above the curve's floor at the "
-              "smallest budget; default: the run's curve, or 0.45.")  # fmt: skip
+@click.option(
+    "--reducible",
+    type=float,
+    metavar="NATS",
+    help="Loss above the curve's floor at the smallest budget; default: the run's curve, or 0.45.",
+)
 @click.option("--exponent", type=float, help="Of that curve; default: the run's, or 0.3.")
 @click.option("--budgets", metavar="LIST", help="1M,4M,16M or 1M:300M:6 (six from 1M to 300M).")
 @click.option("--seeds", type=click.IntRange(1), help="Seeds a cell.")
@@ -33,11 +37,20 @@ if TYPE_CHECKING:
 @click.option("--power", type=float, default=0.8, show_default=True, help="Wanted.")
 @click.option("--columns", metavar="OURS=THEIRS,...", help="Names in the CSV: tokens=D,loss=L.")
 def command(
-    source: Path | None, effect: float | None, multiplier: float | None, noise: float | None,
-    correlation: float | None, reducible: float | None, exponent: float | None,
-    budgets: str | None, seeds: int | None, methods: int | None, confidence: float, power: float,
+    source: Path | None,
+    effect: float | None,
+    multiplier: float | None,
+    noise: float | None,
+    correlation: float | None,
+    reducible: float | None,
+    exponent: float | None,
+    budgets: str | None,
+    seeds: int | None,
+    methods: int | None,
+    confidence: float,
+    power: float,
     columns: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """What a grid can tell apart, and how many seeds and budgets would suffice.
 
     Grid, noise and curve come from a sweep file, a run directory or a table of losses, as far as
@@ -62,9 +75,12 @@ def command(
 
 
 def _read(
-    source: Path | None, columns: str | None, budgets: str | None, seeds: int | None,
+    source: Path | None,
+    columns: str | None,
+    budgets: str | None,
+    seeds: int | None,
     methods: int | None,
-) -> tuple[Design, Inputs | None]:  # fmt: skip
+) -> tuple[Design, Inputs | None]:
     """The grid and the earlier losses that ``source`` and the options give."""
     from hpcscale.cli.analysis_options import columns_of
     from hpcscale.config.load import load_sweep
@@ -83,8 +99,9 @@ def _read(
         frame = pilot.losses.frame
         cells = frame.groupby(["method", "budget"]).size()
         # A pilot of one method stands for a comparison with another.
-        grid = Design(tuple(frame["budget"].unique()), int(cells.median()),
-                      max(2, len(pilot.losses.methods)))  # fmt: skip
+        grid = Design(
+            tuple(frame["budget"].unique()), int(cells.median()), max(2, len(pilot.losses.methods))
+        )
     if grid is None and budgets is None:
         raise click.UsageError("name a sweep file, a run or a CSV, or give --budgets 1M:300M:6")
     return Design(
@@ -145,8 +162,9 @@ def _seen_lines(design: Design, known: Basis, effect: Effect) -> list[str]:
 
     lines = [f"{'told apart':<24}{'nats':>9}{'tokens':>10}{f'chance to see {effect}':>34}"]
     chances = power(effect, design, known.noise, known.curve)
-    for least, chance in zip(detectable(design, known.noise, known.curve).itertuples(),
-                             chances.itertuples(), strict=True):  # fmt: skip
+    for least, chance in zip(
+        detectable(design, known.noise, known.curve).itertuples(), chances.itertuples(), strict=True
+    ):
         where = "" if least.comparison == "all budgets" else f", {format_rate(least.budget)}"
         times = f"{least.multiplier:.3g} x" if least.multiplier < 1e3 else "never"
         nats = f"{least.nats:.2g}" if least.nats < 1e3 else "never"
@@ -171,12 +189,16 @@ def _required_lines(design: Design, known: Basis, effect: Effect) -> list[str]:
     from hpcscale.units import format_rate
     from scalinglaws.power import required
 
-    lines = [f"fewest seeds that see {effect} over all budgets of the same range:",
-             f"{'budgets':>9}{'seeds':>8}{'cells':>8}{'tokens':>9}{'power':>8}"]  # fmt: skip
+    lines = [
+        f"fewest seeds that see {effect} over all budgets of the same range:",
+        f"{'budgets':>9}{'seeds':>8}{'cells':>8}{'tokens':>9}{'power':>8}",
+    ]
     for row in required(effect, known.noise, design, known.curve).itertuples():
         if row.seeds:
-            lines.append(f"{row.budgets:>9}{row.seeds:>8}{row.cells:>8.0f}"
-                         f"{format_rate(row.tokens):>9}{_percent(row.power):>8}")  # fmt: skip
+            lines.append(
+                f"{row.budgets:>9}{row.seeds:>8}{row.cells:>8.0f}"
+                f"{format_rate(row.tokens):>9}{_percent(row.power):>8}"
+            )
         else:
             lines.append(f"{row.budgets:>9}   more than 50 seeds")
     return lines

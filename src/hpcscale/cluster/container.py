@@ -47,8 +47,10 @@ def _pyxis(container: ContainerConfig, command: list[str]) -> tuple[list[str], l
 
 def _podman(container: ContainerConfig, command: list[str]) -> tuple[list[str], list[str]]:
     # Ranks meet over the host's network and shared memory, and read Slurm's variables.
-    prefix = ["podman", "run", "--rm", "--network=host", "--ipc=host", "--env=SLURM*",
-              "--env=SUBMITIT*", "--env=OMP_NUM_THREADS", "--env=CUDA_VISIBLE_DEVICES"]  # fmt: skip
+    prefix = (
+        "podman run --rm --network=host --ipc=host --env=SLURM* --env=SUBMITIT* "
+        "--env=OMP_NUM_THREADS --env=CUDA_VISIBLE_DEVICES"
+    ).split()
     if container.gpu:
         prefix.append("--device=nvidia.com/gpu=all")
     prefix += [f"--volume={_pair(bind)}" for bind in container.binds]

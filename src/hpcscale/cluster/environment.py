@@ -18,34 +18,53 @@ from hpcscale.config.profile import SiteProfile
 #: SLURM_CLUSTERS is not among them. It moves jobs to another cluster, where a later call without
 #: it finds none of them alive and submits them a second time. SLURM_CONF reaches that cluster too.
 _REACH = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}
-_SLURM = ("SBATCH_", "SLURM_", "SLURMD_", "SALLOC_", "SRUN_", "SQUEUE_", "SACCT_", "SACCTMGR_",
-          "SINFO_", "SCANCEL_", "SCONTROL_", "SUBMITIT_")  # fmt: skip
+_SLURM = tuple(
+    (
+        "SBATCH_ SLURM_ SLURMD_ SALLOC_ SRUN_ SQUEUE_ SACCT_ SACCTMGR_ SINFO_ SCANCEL_ SCONTROL_ "
+        "SUBMITIT_"
+    ).split()
+)
 #: What srun, mpirun and torchrun tell a rank about itself.
 LAUNCHER_PREFIXES = ("PMI_", "PMI2_", "PMIX_", "OMPI_", "TORCHELASTIC_")
-LAUNCHER_NAMES = (
-    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
-    "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT",
-)  # fmt: skip
+LAUNCHER_NAMES = tuple(
+    (
+        "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK "
+        "ROLE_WORLD_SIZE ROLE_NAME MASTER_ADDR MASTER_PORT"
+    ).split()
+)
 #: Slurm numbers the devices of each job, and sets these only where the job has some.
-_DEVICES = {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
-            "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"}  # fmt: skip
+_DEVICES = {
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "ZE_AFFINITY_MASK",
+}
 _FOLDERS = ("TMPDIR", "TMP", "TEMP")
 _JOB_IDS = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_ARRAY_JOB_ID")
 
 #: Options of sbatch that the sweep decides itself, by the name behind SBATCH_.
-_OURS = {"ARRAY_INX", "ERROR", "INPUT", "JOB_NAME", "NO_REQUEUE", "OPEN_MODE", "OUTPUT",
-         "REQUEUE", "WAIT", "DEBUG"}  # fmt: skip
+_OURS = set("ARRAY_INX ERROR INPUT JOB_NAME NO_REQUEUE OPEN_MODE OUTPUT REQUEUE WAIT DEBUG".split())
 #: Keys of the profile.
-_KEYS = {"PARTITION": "partition", "ACCOUNT": "account", "QOS": "qos", "CONSTRAINT": "constraint",
-         "GPUS_PER_NODE": "gpus_per_node"}  # fmt: skip
+_KEYS = {
+    "PARTITION": "partition",
+    "ACCOUNT": "account",
+    "QOS": "qos",
+    "CONSTRAINT": "constraint",
+    "GPUS_PER_NODE": "gpus_per_node",
+}
 #: Keys of the sweep file.
 _RESOURCES = {"TIMELIMIT": "resources.default.time", "MEM_PER_NODE": "resources.default.memory"}
 #: Where sbatch's long option is not the name in lower case.
 _LONG = {"REQ_SWITCH": "switches", "WAIT4SWITCH": "switches"}
 #: Options of srun that people export; others are a job's own.
-_SRUN = {"SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_GPU_BIND", "SLURM_MPI_TYPE", "SLURM_HINT",
-         "SLURM_DISTRIBUTION", "SLURM_NETWORK", "SLURM_EXPORT_ENV", "SLURM_OVERLAP",
-         "SLURM_CPU_FREQ_REQ", "SLURM_EXACT", "SLURM_MEM_BIND_SORT"}  # fmt: skip
+_SRUN = set(
+    (
+        "SLURM_CPU_BIND SLURM_MEM_BIND SLURM_GPU_BIND SLURM_MPI_TYPE SLURM_HINT "
+        "SLURM_DISTRIBUTION SLURM_NETWORK SLURM_EXPORT_ENV SLURM_OVERLAP SLURM_CPU_FREQ_REQ "
+        "SLURM_EXACT SLURM_MEM_BIND_SORT"
+    ).split()
+)
 _OTHER_CLUSTER = "set SLURM_CONF to the slurm.conf of the cluster that you mean"
 
 

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 from hpcscale.cluster.environment import own_environment
 from hpcscale.errors import ClusterError
+from hpcscale.rundir.state import Liveness
 
 _TIMEOUT = 30
 _RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
-_ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
-          "TIMEOUT", "REVOKED"}  # fmt: skip
+_ENDED = set(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY TIMEOUT REVOKED".split()
+)
 
 
 def slurm_available() -> bool:
@@ -21,7 +23,7 @@ def slurm_available() -> bool:
     return shutil.which("sbatch") is not None and ask("sinfo", "-h", "-o", "%R") is not None
 
 
-def alive(jobs: Sequence[str]) -> dict[str, str]:
+def alive(jobs: Sequence[str]) -> dict[str, Liveness]:
     """``running``, ``queued``, ``gone`` or ``unknown`` of jobs (``123``) and elements (``123_4``).
 
     One call for all. Where Slurm does not answer every job is unknown, never gone.
@@ -30,7 +32,7 @@ def alive(jobs: Sequence[str]) -> dict[str, str]:
     lines = ask("squeue", "--me", "--all", "-h", "-r", "-o", "%i %T")
     if lines is None:
         return dict.fromkeys(jobs, "unknown")
-    states: dict[str, str] = {}
+    states: dict[str, Liveness] = {}
     for line in lines.splitlines():
         job, _, state = line.strip().partition(" ")
         if state and state not in _ENDED:

@@ -25,14 +25,25 @@ def node_failures(jobs: Sequence[str]) -> Counter[str]:
     if not lost:
         return Counter()
     first = min(start for _, _, start, _ in lost)
-    down = [(node, datetime.fromisoformat(at)) for node, at, state
-            in _rows(*_EVENTS, f"start={first}") if node and "DOWN" in state]  # fmt: skip
+    down = [
+        (node, datetime.fromisoformat(at))
+        for node, at, state in _rows(*_EVENTS, f"start={first}")
+        if node and "DOWN" in state
+    ]
     failures: Counter[str] = Counter()
     for _, nodes, start, end in lost:
         under = set(expand_hosts(nodes))
         began, over = datetime.fromisoformat(start), datetime.fromisoformat(end) + _SLACK
         failures.update({node for node, at in down if node in under and began <= at <= over})
     return failures
+
+
+def job_ends(jobs: Sequence[str]) -> dict[str, str]:
+    """The state in which each of ``jobs`` ended, such as TIMEOUT, where it is accounted."""
+    if not jobs:
+        return {}
+    rows = _rows("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(jobs))
+    return {job: state.partition(" ")[0] for job, state in rows if job in jobs}
 
 
 def _rows(*command: str) -> list[list[str]]:

@@ -55,9 +55,15 @@ class CorpusConfig(Section):
     def _fields_fit_the_corpus(self) -> CorpusConfig:
         if self.corpus == "files" and not self.path:
             raise ValueError("corpus `files` needs `path`: a file, a directory or a glob")
-        owners = {"path": ("files", "c4"), "text": ("files",), "domain": ("files",),
-                  "split": ("c4",), "variant": ("c4",), "revision": ("c4",),
-                  "shuffle_buffer": ("c4",)}  # fmt: skip
+        owners = {
+            "path": ("files", "c4"),
+            "text": ("files",),
+            "domain": ("files",),
+            "split": ("c4",),
+            "variant": ("c4",),
+            "revision": ("c4",),
+            "shuffle_buffer": ("c4",),
+        }
         for field, corpora in owners.items():
             default = type(self).model_fields[field].default
             if self.corpus not in corpora and getattr(self, field) != default:

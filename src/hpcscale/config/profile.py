@@ -81,8 +81,11 @@ def profile_folders() -> list[Path]:
     """Where a profile's name is looked up, the user's own first."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     here = Path(str(files("hpcscale")))
-    return [home / "hpcscale" / "profiles", here.parents[1] / "slurm" / "profiles",
-            here / "profiles"]  # fmt: skip
+    return [
+        home / "hpcscale" / "profiles",
+        here.parents[1] / "slurm" / "profiles",
+        here / "profiles",
+    ]
 
 
 def load_profile(name: str | None) -> SiteProfile:

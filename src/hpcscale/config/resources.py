@@ -12,9 +12,17 @@ StageName = Literal[
     "tokenizer", "data", "base", "score", "proxy", "dump", "influence", "select", "train", "analyse"
 ]
 STAGES: tuple[StageName, ...] = (
-    "tokenizer", "data", "base", "score", "proxy", "dump", "influence", "select", "train",
+    "tokenizer",
+    "data",
+    "base",
+    "score",
+    "proxy",
+    "dump",
+    "influence",
+    "select",
+    "train",
     "analyse",
-)  # fmt: skip
+)
 #: Stages of one process without a GPU.
 SINGLE: tuple[StageName, ...] = ("tokenizer", "data", "influence", "select", "analyse")
 

@@ -61,10 +61,14 @@ class CheckpointConfig(Section):
 class TrainConfig(Section):
     """Training of one cell. ``global_batch`` is in tokens, ``micro_batch`` in sequences a rank."""
 
-    pinned: ClassVar = frozenset({
-        "global_batch", "lr", "schedule", "warmup", "min_lr_ratio", "decay", "decay_shape",
-        "weight_decay", "beta1", "beta2", "eps", "clip",
-    })  # fmt: skip
+    pinned: ClassVar = frozenset(
+        set(
+            (
+                "global_batch lr schedule warmup min_lr_ratio decay decay_shape weight_decay "
+                "beta1 beta2 eps clip"
+            ).split()
+        )
+    )
 
     global_batch: Count = 524_288
     micro_batch: int = Field(default=8, ge=1)

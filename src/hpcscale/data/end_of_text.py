@@ -193,5 +193,6 @@ class Vocabulary:
         else:
             path = self.folder / "merges.txt"
             pairs = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return {pair.replace(" ", "", 1) if isinstance(pair, str) else "".join(pair)
-                for pair in pairs}  # fmt: skip
+        return {
+            pair.replace(" ", "", 1) if isinstance(pair, str) else "".join(pair) for pair in pairs
+        }

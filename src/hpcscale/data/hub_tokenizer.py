@@ -8,8 +8,15 @@ from hpcscale.data.end_of_text import CONFIG, SPECIAL_TOKENS
 from hpcscale.errors import DataError
 
 #: The model's config.json names an end of text, and the class by which transformers reads the rest.
-_FILES = ["tokenizer.json", CONFIG, SPECIAL_TOKENS, "vocab.json", "merges.txt", "added_tokens.json",
-          "config.json"]  # fmt: skip
+_FILES = [
+    "tokenizer.json",
+    CONFIG,
+    SPECIAL_TOKENS,
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "config.json",
+]
 
 
 def download(source: str, revision: str | None) -> Path:

@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 
 #: Texts and not one text, since some tokenizers put a space before each.
 PROBE = (
-    "Hello world", " Hello world", "  two spaces", "\tTab\tseparated\t\tvalues",
-    "line\nnext\n\n\nparagraph", "Windows\r\nline ends\r\n", "trailing   ", " ", "\n",
+    "Hello world",
+    " Hello world",
+    "  two spaces",
+    "\tTab\tseparated\t\tvalues",
+    "line\nnext\n\n\nparagraph",
+    "Windows\r\nline ends\r\n",
+    "trailing   ",
+    " ",
+    "\n",
     "don't DON'T we'll I've y'all's",
     "1 22 333 4444 1234567890 3.14159 1,000,000 v2.0.1",
     "def f(x):\n        return x[1:-1] != {'a': 0x1F}\n\n\tfor i in range(10): pass  # 100%\n",
@@ -33,7 +40,7 @@ PROBE = (
     "\x00\x01\x07\x1b[0m\x7f\x85 \ufffd \ufffe",
     "<|endoftext|> </s><s> [PAD] [MASK] <pad> <unk> <0x0A> ▁ Ġ ##ing",
     "https://example.org/a_b?c=d&e=%20 user@example.org $x^2$ \\frac{1}{2} *** ----- ====",
-)  # fmt: skip
+)
 _GENERIC = {None, "PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"}
 _MOST_ADDED, _MOST_SLOW, _SHOWN = 1000, 2000, 12
 

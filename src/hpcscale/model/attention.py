@@ -42,10 +42,16 @@ def install(model: nn.Module) -> None:
 
 
 def _mask(
-    batch_size: int, q_length: int, kv_length: int, *, mask_function: Any,
-    attention_mask: Tensor | None = None, allow_is_causal_skip: bool = True,
-    device: torch.device | str = "cpu", **more: Any,
-) -> Any:  # fmt: skip
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    *,
+    mask_function: Any,
+    attention_mask: Tensor | None = None,
+    allow_is_causal_skip: bool = True,
+    device: torch.device | str = "cpu",
+    **more: Any,
+) -> Any:
     """What Transformers calls for the mask of each kind of layer: blocks for rows of several
     documents, which it finds by their position ids, and else what it would make itself."""
     from transformers.masking_utils import sdpa_mask
@@ -54,16 +60,26 @@ def _mask(
     if several and q_length == kv_length and flex_works(torch.device(device)):
         return _blocks(mask_function, batch_size, q_length, device)
     return sdpa_mask(
-        batch_size=batch_size, q_length=q_length, kv_length=kv_length, mask_function=mask_function,
-        attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, device=device,
+        batch_size=batch_size,
+        q_length=q_length,
+        kv_length=kv_length,
+        mask_function=mask_function,
+        attention_mask=attention_mask,
+        allow_is_causal_skip=allow_is_causal_skip,
+        device=device,
         **more,
-    )  # fmt: skip
+    )
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any,
-    scaling: float | None = None, **more: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
     """[B, H, T, D] to [B, T, H, D]: what Transformers calls in each layer."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -78,9 +94,13 @@ def _attend(
         )
         return dense
     attended = _flex(query.device.type)(
-        query, key, value, block_mask=attention_mask, scale=scaling,
+        query,
+        key,
+        value,
+        block_mask=attention_mask,
+        scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
-    )  # fmt: skip
+    )
     return attended.transpose(1, 2).contiguous(), None
 
 
@@ -122,9 +142,11 @@ def block_mask(segments: Tensor) -> BlockMask:
 
 
 def _blocks(
-    may_look: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], rows: int, length: int,
+    may_look: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    rows: int,
+    length: int,
     device: torch.device | str,
-) -> BlockMask:  # fmt: skip
+) -> BlockMask:
     mask = create_block_mask(may_look, rows, None, length, length, device=str(device))
     # GPT-2 of Transformers asks it, as it would a tensor, whether it has to be expanded.
     mask.ndim = 4  # type: ignore[attr-defined]

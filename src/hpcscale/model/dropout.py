@@ -43,9 +43,12 @@ def switch_off_noise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    jitter = [(module, name, value) for module in model.modules()
-              for name, value in vars(module).items()
-              if "jitter" in name and isinstance(value, float) and value]  # fmt: skip
+    jitter = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if "jitter" in name and isinstance(value, float) and value
+    ]
     if not jitter:
         return
     rows = sample_rows(model)

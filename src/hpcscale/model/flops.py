@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 #: What configs call the same number.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "decoder_layers", "num_layers")
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim_model", "emb_dim")
-_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads",
-          "attention_heads")  # fmt: skip
+_HEADS = (
+    "num_attention_heads",
+    "n_head",
+    "n_heads",
+    "num_heads",
+    "decoder_attention_heads",
+    "attention_heads",
+)
 _HEAD_WIDTH = ("attention_head_dim", "head_dim", "dim_head", "d_kv")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _ROUTED = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")

@@ -97,9 +97,13 @@ def _whole(tensors: dict[str, Tensor], config: dict[str, Any], layers: int) -> b
 
 
 def _counted(
-    tensors: dict[str, Tensor], embeddings: set[str], tokens: str, config: dict[str, Any],
-    layers: int, width: int,
-) -> Written | None:  # fmt: skip
+    tensors: dict[str, Tensor],
+    embeddings: set[str],
+    tokens: str,
+    config: dict[str, Any],
+    layers: int,
+    width: int,
+) -> Written | None:
     rows = tensors[tokens].shape[0]
     shapes = {
         name: tensor.shape
@@ -119,6 +123,10 @@ def _counted(
     elif config.get("tie_word_embeddings"):
         parameters -= math.prod(tensors[tokens].shape)
     return Written(
-        layers, width, rows, parameters,
-        flops.weights_met(shapes, config), flops.attention_width(shapes, config),
-    )  # fmt: skip
+        layers,
+        width,
+        rows,
+        parameters,
+        flops.weights_met(shapes, config),
+        flops.attention_width(shapes, config),
+    )

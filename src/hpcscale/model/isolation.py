@@ -19,8 +19,13 @@ from hpcscale.model.sample import sample_rows
 Way = Literal["positions", "mask"]
 _LENGTH = 24
 #: Settings of layers whose mask is narrower than causal, which a mask of ours would replace.
-_WINDOWS = ("sliding_window", "attention_window", "window_size", "attention_chunk_size",
-            "local_attention")  # fmt: skip
+_WINDOWS = (
+    "sliding_window",
+    "attention_window",
+    "window_size",
+    "attention_chunk_size",
+    "local_attention",
+)
 _ways: WeakKeyDictionary[nn.Module, Way | None] = WeakKeyDictionary()
 
 

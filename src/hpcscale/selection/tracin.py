@@ -25,10 +25,14 @@ def _sorted_weights(value: object) -> object:
 class TracinParams(Section):
     """How influence is measured, and which part of the ranking is kept."""
 
-    pinned: ClassVar = frozenset({
-        "way", "preconditioner", "normalise", "aggregate", "query_weights", "keep", "rate",
-        "percentiles", "temperature", "random",
-    })  # fmt: skip
+    pinned: ClassVar = frozenset(
+        set(
+            (
+                "way preconditioner normalise aggregate query_weights keep rate percentiles "
+                "temperature random"
+            ).split()
+        )
+    )
 
     way: Literal["dump", "direct", "capture"] = "dump"
     preconditioner: Literal["none", "adam"] = "none"

@@ -56,8 +56,18 @@ def test_fit_reads_any_table(tmp_path: Path) -> None:
         writer.writerow(["D", "L"])
         for tokens in (1e5, 3e5, 1e6, 3e6, 1e7):
             writer.writerow([tokens, 2.0 + 50 * tokens**-0.3])
-    words = ["fit", str(table), "--out", str(tmp_path / "out"), "--columns", "tokens=D,loss=L",
-             "--law", "power", "--holdout", "1"]  # fmt: skip
+    words = [
+        "fit",
+        str(table),
+        "--out",
+        str(tmp_path / "out"),
+        "--columns",
+        "tokens=D,loss=L",
+        "--law",
+        "power",
+        "--holdout",
+        "1",
+    ]
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, result.output
     with open(tmp_path / "out" / "fits.csv", encoding="utf-8") as handle:

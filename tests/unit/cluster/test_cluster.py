@@ -29,18 +29,31 @@ def container(kind: str) -> ContainerConfig:
     if kind == "none":
         return ContainerConfig()
     return ContainerConfig(
-        kind=kind, image="/images/hpcscale.img", binds=("/scratch", "/data:/mnt"), gpu=True,
-        workdir="/scratch", extra_args=("--extra",),
-    )  # type: ignore[arg-type]  # fmt: skip
+        kind=kind,
+        image="/images/hpcscale.img",
+        binds=("/scratch", "/data:/mnt"),
+        gpu=True,
+        workdir="/scratch",
+        extra_args=("--extra",),
+    )  # type: ignore[arg-type]
 
 
 def profile(kind: str) -> SiteProfile:
     return SiteProfile(
-        name="test", partition="gpu", account="ours", qos="high", constraint="a100",
-        gpus_per_node=4, signal_seconds=90, modules=("cuda/12",), environment={"X": "a b"},
-        setup=("ulimit -n 4096",), srun_args=("--mpi=none",), extra_sbatch={"exclusive": True},
+        name="test",
+        partition="gpu",
+        account="ours",
+        qos="high",
+        constraint="a100",
+        gpus_per_node=4,
+        signal_seconds=90,
+        modules=("cuda/12",),
+        environment={"X": "a b"},
+        setup=("ulimit -n 4096",),
+        srun_args=("--mpi=none",),
+        extra_sbatch={"exclusive": True},
         container=container(kind),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,11 +63,15 @@ def test_the_script_of_each_container_kind_is_the_golden_one(
     """Written anew with HPCSCALE_GOLDEN=write, then read in review."""
     monkeypatch.setattr("sys.executable", "/venv/bin/python")
     script = SlurmExecutor(profile(kind), Path("/runs/x/logs")).render(
-        stage="train", name="x-train",
-        resources=Resources(nodes=2, gpus=4, cpus=8, ranks=4, memory="64GiB", time="4h",
-                            array_parallelism=3),
-        payloads=[["cells/a"], ["cells/b"]] * 3, run_dir=Path("/runs/x"), dependencies=["7", "9"],
-    )  # type: ignore[arg-type]  # fmt: skip
+        stage="train",
+        name="x-train",
+        resources=Resources(
+            nodes=2, gpus=4, cpus=8, ranks=4, memory="64GiB", time="4h", array_parallelism=3
+        ),
+        payloads=[["cells/a"], ["cells/b"]] * 3,
+        run_dir=Path("/runs/x"),
+        dependencies=["7", "9"],
+    )  # type: ignore[arg-type]
     golden = GOLDEN / f"train-{kind}.sbatch"
     if os.environ.get("HPCSCALE_GOLDEN") == "write":
         golden.write_text(script)
@@ -64,9 +81,13 @@ def test_the_script_of_each_container_kind_is_the_golden_one(
 
 def test_cpu_ranks_ask_for_no_gpu_and_one_element_is_no_array() -> None:
     script = SlurmExecutor(SiteProfile(name="s"), Path("/l")).render(
-        stage="data", name="d", resources=Resources(gpus=0, cpus=2, ranks=3), payloads=[["a"]],
-        run_dir=Path("/r"), dependencies=[],
-    )  # fmt: skip
+        stage="data",
+        name="d",
+        resources=Resources(gpus=0, cpus=2, ranks=3),
+        payloads=[["a"]],
+        run_dir=Path("/r"),
+        dependencies=[],
+    )
     assert "gpu" not in script
     assert "--array" not in script
     assert "--dependency" not in script
@@ -81,9 +102,13 @@ def test_a_thousand_elements_render_in_a_moment() -> None:
     payloads = [[f"cells/{i}", f"evaluations/{i}"] for i in range(1000)]
     started = time.perf_counter()
     SlurmExecutor(SiteProfile(name="s"), Path("/l")).render(
-        stage="train", name="t", resources=Resources(gpus=0, cpus=1), payloads=payloads,
-        run_dir=Path("/r"), dependencies=[],
-    )  # fmt: skip
+        stage="train",
+        name="t",
+        resources=Resources(gpus=0, cpus=1),
+        payloads=payloads,
+        run_dir=Path("/r"),
+        dependencies=[],
+    )
     assert time.perf_counter() - started < 1
 
 
@@ -96,10 +121,14 @@ def test_binds_with_one_path_are_mounted_in_place() -> None:
 
 @pytest.mark.parametrize(
     ("text", "hosts"),
-    [("node1", ["node1"]), ("node[1-3]", ["node1", "node2", "node3"]),
-     ("node[08-10],login", ["node08", "node09", "node10", "login"]),
-     ("n[1,3-4]x", ["n1x", "n3x", "n4x"]), ("r[1-2]n[1-2]", ["r1n1", "r1n2", "r2n1", "r2n2"])],
-)  # fmt: skip
+    [
+        ("node1", ["node1"]),
+        ("node[1-3]", ["node1", "node2", "node3"]),
+        ("node[08-10],login", ["node08", "node09", "node10", "login"]),
+        ("n[1,3-4]x", ["n1x", "n3x", "n4x"]),
+        ("r[1-2]n[1-2]", ["r1n1", "r1n2", "r2n1", "r2n2"]),
+    ],
+)
 def test_host_lists_are_expanded(text: str, hosts: list[str]) -> None:
     assert expand_hosts(text) == hosts
     if shutil.which("scontrol") and os.environ.get("SLURM_CONF"):
@@ -109,16 +138,28 @@ def test_host_lists_are_expanded(text: str, hosts: list[str]) -> None:
         assert not answer.stdout or answer.stdout.split() == hosts
 
 
-STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "4711",
-        "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "9", "SLURM_STEP_NODELIST": "b[2-3]",
-        "SLURM_JOB_NODELIST": "a1,b[2-3]", "SLURM_CPUS_PER_TASK": "6"}  # fmt: skip
+STEP = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "4711",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_NTASKS": "9",
+    "SLURM_STEP_NODELIST": "b[2-3]",
+    "SLURM_JOB_NODELIST": "a1,b[2-3]",
+    "SLURM_CPUS_PER_TASK": "6",
+}
 
 
 def test_a_steps_variables_become_a_ranks() -> None:
     assert rank_environment(STEP) == {
-        "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "b2",
-        "MASTER_PORT": str(61000 + 4711 % 4536), "OMP_NUM_THREADS": "6",
-    }  # fmt: skip
+        "RANK": "3",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "4",
+        "MASTER_ADDR": "b2",
+        "MASTER_PORT": str(61000 + 4711 % 4536),
+        "OMP_NUM_THREADS": "6",
+    }
 
 
 def test_outside_a_step_and_under_another_launcher_nothing_is_set() -> None:
@@ -144,9 +185,13 @@ def test_jobs_are_running_queued_gone_or_unknown(fake) -> None:  # type: ignore[
         "squeue", "printf '5_0 RUNNING\\n5_1 PENDING\\n6 COMPLETING\\n7 REQUEUE_HOLD\\n8 FAILED\\n'"
     )
     assert alive(["5_0", "5_1", "5_2", "6", "7", "8"]) == {
-        "5_0": "running", "5_1": "queued", "5_2": "gone", "6": "running", "7": "queued",
+        "5_0": "running",
+        "5_1": "queued",
+        "5_2": "gone",
+        "6": "running",
+        "7": "queued",
         "8": "gone",
-    }  # fmt: skip
+    }
     fake("squeue", 'case "$*" in *--all*) echo 5_0 RUNNING;; esac')
     assert alive(["5_0"]) == {"5_0": "running"}, "in a hidden partition"
     fake("squeue", "exit 1")
@@ -170,11 +215,16 @@ ELEMENT = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID"
 
 @pytest.mark.parametrize(
     ("code", "state", "environment", "asked"),
-    [(75, "RUNNING", ELEMENT, "5_3"), (137, "RUNNING", {"SLURM_JOB_ID": "9"}, "9"),
-     (140, "RUNNING", ELEMENT, "5_3"), (75, "COMPLETING", ELEMENT, None),
-     (137, "RUNNING", {**ELEMENT, "SLURM_RESTART_COUNT": "3"}, None),
-     (1, "RUNNING", ELEMENT, None), (0, "RUNNING", ELEMENT, None)],
-)  # fmt: skip
+    [
+        (75, "RUNNING", ELEMENT, "5_3"),
+        (137, "RUNNING", {"SLURM_JOB_ID": "9"}, "9"),
+        (140, "RUNNING", ELEMENT, "5_3"),
+        (75, "COMPLETING", ELEMENT, None),
+        (137, "RUNNING", {**ELEMENT, "SLURM_RESTART_COUNT": "3"}, None),
+        (1, "RUNNING", ELEMENT, None),
+        (0, "RUNNING", ELEMENT, None),
+    ],
+)
 def test_what_was_stopped_or_killed_goes_back_into_the_queue(
     fake, tmp_path, code: int, state: str, environment: dict[str, str], asked: str | None
 ) -> None:  # type: ignore[no-untyped-def]
@@ -240,13 +290,20 @@ def test_jobs_are_not_sent_where_they_would_not_be_looked_for() -> None:
 
 def test_a_node_counts_that_went_down_under_a_job(fake) -> None:  # type: ignore[no-untyped-def]
     """Two jobs of two nodes each lose the node that they share; a third fails by itself."""
-    rows = ["NODE_FAIL|n[1-2]|2026-01-01T10:00:00|2026-01-01T11:00:00",
-            "COMPLETED|n[1-2]|2026-01-01T12:00:00|2026-01-01T13:00:00",
-            "NODE_FAIL|n[2-3]|2026-01-01T14:00:00|2026-01-01T15:00:00",
-            "FAILED|n3|2026-01-01T16:00:00|2026-01-01T17:00:00"]  # fmt: skip
-    events = ["|2026-01-01T10:30:00|", "n2|2026-01-01T11:00:00|DOWN*",
-              "n1|2026-01-01T12:30:00|DOWN*", "n3|2026-01-01T14:30:00|DRAIN",
-              "n2|2026-01-01T15:00:09|DOWN*", "n3|2026-01-01T16:30:00|DOWN*"]  # fmt: skip
+    rows = [
+        "NODE_FAIL|n[1-2]|2026-01-01T10:00:00|2026-01-01T11:00:00",
+        "COMPLETED|n[1-2]|2026-01-01T12:00:00|2026-01-01T13:00:00",
+        "NODE_FAIL|n[2-3]|2026-01-01T14:00:00|2026-01-01T15:00:00",
+        "FAILED|n3|2026-01-01T16:00:00|2026-01-01T17:00:00",
+    ]
+    events = [
+        "|2026-01-01T10:30:00|",
+        "n2|2026-01-01T11:00:00|DOWN*",
+        "n1|2026-01-01T12:30:00|DOWN*",
+        "n3|2026-01-01T14:30:00|DRAIN",
+        "n2|2026-01-01T15:00:09|DOWN*",
+        "n3|2026-01-01T16:30:00|DOWN*",
+    ]
     fake("sacct", "printf '%s\\n' " + " ".join(f"'{row}'" for row in rows))
     fake("sacctmgr", "printf '%s\\n' " + " ".join(f"'{row}'" for row in events))
     assert node_failures(["1", "2", "3"]) == {"n2": 2}
@@ -257,9 +314,13 @@ def test_a_node_counts_that_went_down_under_a_job(fake) -> None:  # type: ignore
 def test_nodes_are_excluded_beside_the_sites_own() -> None:
     site = SiteProfile(name="s", extra_sbatch={"exclude": "n9"})
     script = SlurmExecutor(site, Path("/l"), exclude=["n1", "n2"]).render(
-        stage="train", name="t", resources=Resources(gpus=0, cpus=1), payloads=[["a"]],
-        run_dir=Path("/r"), dependencies=[],
-    )  # fmt: skip
+        stage="train",
+        name="t",
+        resources=Resources(gpus=0, cpus=1),
+        payloads=[["a"]],
+        run_dir=Path("/r"),
+        dependencies=[],
+    )
     assert "#SBATCH --exclude=n9,n1,n2\n" in script
 
 
@@ -272,9 +333,10 @@ def test_a_short_job_is_not_told_to_stop_as_soon_as_it_starts() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shell_form_of_a_profile_is_bash(kind: str) -> None:
     script = (
-        "module() { :; }\n" + profile_shell(profile(kind))
+        "module() { :; }\n"
+        + profile_shell(profile(kind))
         + '\nprintf "%s|" "$X" "${HPCSCALE_SRUN_ARGS[@]}" "${HPCSCALE_COMMAND[@]}"'
-    )  # fmt: skip
+    )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     words = done.stdout.split("|")
     assert words[:2] == ["a b", "--mpi=none"]

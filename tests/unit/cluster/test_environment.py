@@ -17,20 +17,51 @@ from hpcscale.cluster.environment import (
 from hpcscale.cluster.liveness import ask, cancel
 from hpcscale.config.profile import SiteProfile
 
-MINE = {"HOME": "/home/a", "PATH": "/bin", "OMP_NUM_THREADS": "4", "HF_TOKEN": "x",
-        "SLURM_CONF": "/etc/s.conf", "SLURM_JWT": "secret", "RANKING": "1"}  # fmt: skip
+MINE = {
+    "HOME": "/home/a",
+    "PATH": "/bin",
+    "OMP_NUM_THREADS": "4",
+    "HF_TOKEN": "x",
+    "SLURM_CONF": "/etc/s.conf",
+    "SLURM_JWT": "secret",
+    "RANKING": "1",
+}
 OUTER = {
-    "SBATCH_PARTITION": "p", "SBATCH_TIMELIMIT": "1", "SBATCH_ARRAY_INX": "0-99",
-    "SLURM_CPU_BIND": "mask_cpu:0x1", "SLURM_MEM_PER_NODE": "100", "SLURM_CPUS_PER_TASK": "7",
-    "SLURM_JOB_ID": "41", "SLURMD_NODENAME": "n1", "SALLOC_PARTITION": "p", "SRUN_DEBUG": "3",
-    "SLURM_CLUSTERS": "other", "SLURM_TIME_FORMAT": "%s", "SQUEUE_STATES": "PENDING",
-    "SACCT_FORMAT": "JobID", "SINFO_PARTITION": "p", "SCANCEL_PARTITION": "p",
-    "SCONTROL_ALL": "1", "PMI_RANK": "1", "PMI2_X": "1", "PMIX_RANK": "1",
-    "OMPI_COMM_WORLD_RANK": "1", "RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "9",
-    "LOCAL_WORLD_SIZE": "9", "GROUP_RANK": "0", "MASTER_ADDR": "n1", "MASTER_PORT": "1",
-    "TORCHELASTIC_RUN_ID": "x", "CUDA_VISIBLE_DEVICES": "2", "ROCR_VISIBLE_DEVICES": "2",
-    "HIP_VISIBLE_DEVICES": "2", "GPU_DEVICE_ORDINAL": "2", "TMPDIR": "/scratch/job-41",
-}  # fmt: skip
+    "SBATCH_PARTITION": "p",
+    "SBATCH_TIMELIMIT": "1",
+    "SBATCH_ARRAY_INX": "0-99",
+    "SLURM_CPU_BIND": "mask_cpu:0x1",
+    "SLURM_MEM_PER_NODE": "100",
+    "SLURM_CPUS_PER_TASK": "7",
+    "SLURM_JOB_ID": "41",
+    "SLURMD_NODENAME": "n1",
+    "SALLOC_PARTITION": "p",
+    "SRUN_DEBUG": "3",
+    "SLURM_CLUSTERS": "other",
+    "SLURM_TIME_FORMAT": "%s",
+    "SQUEUE_STATES": "PENDING",
+    "SACCT_FORMAT": "JobID",
+    "SINFO_PARTITION": "p",
+    "SCANCEL_PARTITION": "p",
+    "SCONTROL_ALL": "1",
+    "PMI_RANK": "1",
+    "PMI2_X": "1",
+    "PMIX_RANK": "1",
+    "OMPI_COMM_WORLD_RANK": "1",
+    "RANK": "3",
+    "LOCAL_RANK": "3",
+    "WORLD_SIZE": "9",
+    "LOCAL_WORLD_SIZE": "9",
+    "GROUP_RANK": "0",
+    "MASTER_ADDR": "n1",
+    "MASTER_PORT": "1",
+    "TORCHELASTIC_RUN_ID": "x",
+    "CUDA_VISIBLE_DEVICES": "2",
+    "ROCR_VISIBLE_DEVICES": "2",
+    "HIP_VISIBLE_DEVICES": "2",
+    "GPU_DEVICE_ORDINAL": "2",
+    "TMPDIR": "/scratch/job-41",
+}
 
 
 def test_nothing_of_an_outer_job_is_left_and_all_of_ones_own_is() -> None:
@@ -40,9 +71,15 @@ def test_nothing_of_an_outer_job_is_left_and_all_of_ones_own_is() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "kept"),
-    [("/tmp", True), ("/scratch/41", False), ("/scratch/slurm.41.0", False),
-     ("/scratch/411", True), ("/scratch/241x", True), ("/s/u41", False)],
-)  # fmt: skip
+    [
+        ("/tmp", True),
+        ("/scratch/41", False),
+        ("/scratch/slurm.41.0", False),
+        ("/scratch/411", True),
+        ("/scratch/241x", True),
+        ("/s/u41", False),
+    ],
+)
 def test_a_folder_named_after_the_outer_job_is_not_passed_on(folder: str, kept: bool) -> None:
     left = own_environment({"SLURM_JOB_ID": "41", "TMPDIR": folder})
     assert left == ({"TMPDIR": folder} if kept else {})
@@ -83,14 +120,16 @@ def test_slurm_is_asked_without_what_would_hide_living_jobs(
 
 @pytest.mark.parametrize(
     ("name", "value", "way"),
-    [("SBATCH_ACCOUNT", "abc", "write account: abc in the site profile"),
-     ("SBATCH_TIMELIMIT", "60", "write resources.default.time: 60 in the sweep file"),
-     ("SBATCH_RESERVATION", "r", "write extra_sbatch: {reservation: r} in the site profile"),
-     ("SBATCH_THREADS_PER_CORE", "1", "extra_sbatch: {threads-per-core: 1}"),
-     ("SBATCH_EXCLUSIVE", "", "extra_sbatch: {exclusive: true}"),
-     ("SBATCH_ARRAY_INX", "0-9", "the sweep decides that itself"),
-     ("SLURM_CLUSTERS", "b", "set SLURM_CONF to")],
-)  # fmt: skip
+    [
+        ("SBATCH_ACCOUNT", "abc", "write account: abc in the site profile"),
+        ("SBATCH_TIMELIMIT", "60", "write resources.default.time: 60 in the sweep file"),
+        ("SBATCH_RESERVATION", "r", "write extra_sbatch: {reservation: r} in the site profile"),
+        ("SBATCH_THREADS_PER_CORE", "1", "extra_sbatch: {threads-per-core: 1}"),
+        ("SBATCH_EXCLUSIVE", "", "extra_sbatch: {exclusive: true}"),
+        ("SBATCH_ARRAY_INX", "0-9", "the sweep decides that itself"),
+        ("SLURM_CLUSTERS", "b", "set SLURM_CONF to"),
+    ],
+)
 def test_an_option_that_does_not_count_is_named_with_what_to_write_instead(
     name: str, value: str, way: str
 ) -> None:
@@ -103,8 +142,12 @@ def test_nothing_is_said_of_what_the_profile_says_or_slurm_has_set() -> None:
     site = SiteProfile(name="s", account="abc", extra_sbatch={"reservation": "r"})
     environ = {"SBATCH_ACCOUNT": "abc", "SBATCH_RESERVATION": "r", "SQUEUE_FORMAT": "%i"}
     assert unused_options(environ, site) == []
-    assert unused_options({"SBATCH_CPU_BIND": "quiet", "SLURM_CPU_BIND": "quiet",
-                           "SLURM_JOB_ID": "1"}, site) == []  # fmt: skip
+    assert (
+        unused_options(
+            {"SBATCH_CPU_BIND": "quiet", "SLURM_CPU_BIND": "quiet", "SLURM_JOB_ID": "1"}, site
+        )
+        == []
+    )
     (line,) = unused_options({"SLURM_MPI_TYPE": "pmix", "SLURM_HINT": "x"}, site)
     assert "SLURM_HINT, SLURM_MPI_TYPE in your environment are not used" in line
     assert "srun_args" in line
@@ -112,9 +155,16 @@ def test_nothing_is_said_of_what_the_profile_says_or_slurm_has_set() -> None:
 
 @pytest.mark.parametrize(
     ("mask", "names"),
-    [(None, ["0", "1", "2", "3"]), ("2,3", ["2", "3"]), ("", []), ("-1", []), ("NoDevFiles", []),
-     ("1,9,2", ["1"]), ("GPU-7a,MIG-3", ["GPU-7a", "MIG-3"])],
-)  # fmt: skip
+    [
+        (None, ["0", "1", "2", "3"]),
+        ("2,3", ["2", "3"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1,9,2", ["1"]),
+        ("GPU-7a,MIG-3", ["GPU-7a", "MIG-3"]),
+    ],
+)
 def test_only_the_gpus_that_the_outer_job_has_are_given_out(
     mask: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,8 +178,15 @@ def test_only_the_gpus_that_the_outer_job_has_are_given_out(
 
 
 def _tell(folder: str, _: list[str]) -> int:
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_WORLD_SIZE",
-             "TORCHELASTIC_USE_AGENT_STORE", "PMI_RANK")  # fmt: skip
+    names = (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "LOCAL_WORLD_SIZE",
+        "TORCHELASTIC_USE_AGENT_STORE",
+        "PMI_RANK",
+    )
     text = " ".join(f"{name}={os.environ.get(name)}" for name in names)
     (Path(folder) / os.environ["RANK"]).write_text(text)
     return 0
@@ -138,13 +195,24 @@ def _tell(folder: str, _: list[str]) -> int:
 def test_a_local_worker_is_a_rank_of_its_own_element_and_of_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leftovers = {"RANK": "3", "WORLD_SIZE": "9", "LOCAL_RANK": "3", "MASTER_ADDR": "elsewhere",
-                 "LOCAL_WORLD_SIZE": "9", "TORCHELASTIC_USE_AGENT_STORE": "True",
-                 "PMI_RANK": "3"}  # fmt: skip
+    leftovers = {
+        "RANK": "3",
+        "WORLD_SIZE": "9",
+        "LOCAL_RANK": "3",
+        "MASTER_ADDR": "elsewhere",
+        "LOCAL_WORLD_SIZE": "9",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "PMI_RANK": "3",
+    }
     for name, value in leftovers.items():
         monkeypatch.setenv(name, value)
-    environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
-                   "OMP_NUM_THREADS": "1"}  # fmt: skip
+    environment = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "OMP_NUM_THREADS": "1",
+    }
     monkeypatch.setattr(local, "ENTRY", f"{__name__}:_tell")
     process = multiprocessing.get_context("fork").Process(
         target=local._rank_main,

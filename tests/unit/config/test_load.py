@@ -55,8 +55,11 @@ def test_the_grid_is_the_papers(repository: Path) -> None:
 def test_cells_have_names_that_people_read(tmp_path: Path) -> None:
     config = load_sweep(write(tmp_path, MINIMAL))
     assert [cell.name for cell in config.cells()][:4] == [
-        "random-4k-s0", "random-4k-s1", "random-4k-s2", "random-16k-s0",
-    ]  # fmt: skip
+        "random-4k-s0",
+        "random-4k-s1",
+        "random-4k-s2",
+        "random-16k-s0",
+    ]
     assert Cell("a", 3_130_000, 1).name == "a-3.13M-s1"
 
 
@@ -83,9 +86,17 @@ def test_a_bare_time_is_minutes_wherever_it_comes_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 5400), ("1:30", 90), ("1:30:00", 5400), ("1-12", 129_600), ("1-0", 86_400),
-     ("2026-01", 175_050_000), ("1-12:30", 131_400), ("1-12:30:10", 131_410)],
-)  # fmt: skip
+    [
+        ("90", 5400),
+        ("1:30", 90),
+        ("1:30:00", 5400),
+        ("1-12", 129_600),
+        ("1-0", 86_400),
+        ("2026-01", 175_050_000),
+        ("1-12:30", 131_400),
+        ("1-12:30:10", 131_410),
+    ],
+)
 def test_yaml_turns_no_form_of_a_time_into_a_number_or_a_date(
     tmp_path: Path, text: str, seconds: int
 ) -> None:
@@ -98,8 +109,14 @@ def test_yaml_turns_no_form_of_a_time_into_a_number_or_a_date(
 def test_yaml_is_read_without_base_60_octals_or_the_norway_problem(tmp_path: Path) -> None:
     path = write(tmp_path, "a: 1:30:00\nb: no\nc: 3e-4\nd: 010\ne: true\nf: ~\ng: .5\n")
     assert load_yaml(path)[0] == {
-        "a": "1:30:00", "b": "no", "c": 3e-4, "d": 10, "e": True, "f": None, "g": 0.5,
-    }  # fmt: skip
+        "a": "1:30:00",
+        "b": "no",
+        "c": 3e-4,
+        "d": 10,
+        "e": True,
+        "f": None,
+        "g": 0.5,
+    }
 
 
 WRONG = {
@@ -175,9 +192,14 @@ def test_every_fault_is_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "not valid YAML"), ("- 1", "expected `key: value`"), ("", "expected `key: value`"),
-     ("name: a\nname: b", ":2: `name` stands here twice"), ("a: !!python/object:os.x {}", "YAML")],
-)  # fmt: skip
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1", "expected `key: value`"),
+        ("", "expected `key: value`"),
+        ("name: a\nname: b", ":2: `name` stands here twice"),
+        ("a: !!python/object:os.x {}", "YAML"),
+    ],
+)
 def test_what_is_no_sweep_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_sweep(write(tmp_path, text))

@@ -102,8 +102,11 @@ def test_c4_without_a_network_says_what_to_do(tmp_path, offline):
     )
     result = subprocess.run(
         [sys.executable, "-c", script],
-        capture_output=True, text=True, env=environment, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("hpcscale.errors.DataError: allenai/c4 cannot be read"), result.stderr
     assert "`hpcscale data prepare` on a node with a network" in last

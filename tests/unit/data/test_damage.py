@@ -174,12 +174,14 @@ def test_other_signs_of_a_wrong_file_are_refused(tmp_path):
     for content, message in [
         (gzip.compress(lines_of(9)), "gzip data begins here"),
         (lzma.compress(lines_of(9)), "xz data begins here"),
-        (lines_of(3) + bytes(4096) + lines_of(3), "zero bytes stand in place of text; it can be "
-         "read up to record 3."),
+        (
+            lines_of(3) + bytes(4096) + lines_of(3),
+            "zero bytes stand in place of text; it can be read up to record 3.",
+        ),
         (lines_of(2) + b'{"text": "' + bytes(64) + b'"}\n' + lines_of(3), "read up to record 2."),
         (lines_of(2) + b'[{"text": "a"}, {"text": "b"}]\n', ":3: one line holds an array of 2"),
         (lines_of(3).replace(b"\n", b"\r"), "its last line has no newline"),
-    ]:  # fmt: skip
+    ]:
         path.write_bytes(content)
         assert message in refused(path)
     path = tmp_path / "text.txt"

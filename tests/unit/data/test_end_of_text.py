@@ -32,61 +32,126 @@ OPT = tokenizer_json(WORDS, ("<s>", "<pad>", "</s>"))
 EOS, MODEL, USUAL = "the tokenizer's eos_token", "eos_token_id of the model's config.json", "since"
 CASES = {
     "its eos_token, though <|endoftext|> is there": (
-        {"tokenizer.json": OPT, "tokenizer_config.json": {"eos_token": "</s>"}}, "</s>", 2, EOS,
+        {"tokenizer.json": OPT, "tokenizer_config.json": {"eos_token": "</s>"}},
+        "</s>",
+        2,
+        EOS,
     ),
     "an eos_token written as an object": (
         {"tokenizer.json": OPT, "special_tokens_map.json": {"eos_token": {"content": "</s>"}}},
-        "</s>", 2, EOS,
+        "</s>",
+        2,
+        EOS,
     ),
     "the older file, as transformers": (
-        {"tokenizer.json": OPT, "tokenizer_config.json": {"eos_token": "<s>"},
-         "special_tokens_map.json": {"eos_token": "</s>"}}, "</s>", 2, EOS,
+        {
+            "tokenizer.json": OPT,
+            "tokenizer_config.json": {"eos_token": "<s>"},
+            "special_tokens_map.json": {"eos_token": "</s>"},
+        },
+        "</s>",
+        2,
+        EOS,
     ),
     "the newer file where it lists the added tokens, as transformers": (
-        {"tokenizer.json": OPT, "special_tokens_map.json": {"eos_token": "</s>"},
-         "tokenizer_config.json": {"eos_token": "<s>", "added_tokens_decoder": {}}}, "<s>", 0, EOS,
+        {
+            "tokenizer.json": OPT,
+            "special_tokens_map.json": {"eos_token": "</s>"},
+            "tokenizer_config.json": {"eos_token": "<s>", "added_tokens_decoder": {}},
+        },
+        "<s>",
+        0,
+        EOS,
     ),
     "the tokenizer before the model": (
-        {"tokenizer.json": OPT, "tokenizer_config.json": {"eos_token": "</s>"},
-         "config.json": {"eos_token_id": 0}}, "</s>", 2, EOS,
+        {
+            "tokenizer.json": OPT,
+            "tokenizer_config.json": {"eos_token": "</s>"},
+            "config.json": {"eos_token_id": 0},
+        },
+        "</s>",
+        2,
+        EOS,
     ),
     "the model's": (
-        {"tokenizer.json": OPT, "tokenizer_config.json": {"eos_token": None},
-         "config.json": {"eos_token_id": 2}}, "</s>", 2, MODEL,
+        {
+            "tokenizer.json": OPT,
+            "tokenizer_config.json": {"eos_token": None},
+            "config.json": {"eos_token_id": 2},
+        },
+        "</s>",
+        2,
+        MODEL,
     ),
     "the first of the model's": (
-        {"tokenizer.json": OPT, "config.json": {"eos_token_id": [2, 0]}}, "</s>", 2, MODEL,
+        {"tokenizer.json": OPT, "config.json": {"eos_token_id": [2, 0]}},
+        "</s>",
+        2,
+        MODEL,
     ),
     "the model's in GPT-2's older layout": (
-        {"vocab.json": {w: i for i, w in enumerate(WORDS)}, "merges.txt": "#version: 0.2\na b\n",
-         "config.json": {"eos_token_id": 2}}, "</s>", 2, MODEL,
+        {
+            "vocab.json": {w: i for i, w in enumerate(WORDS)},
+            "merges.txt": "#version: 0.2\na b\n",
+            "config.json": {"eos_token_id": 2},
+        },
+        "</s>",
+        2,
+        MODEL,
     ),
     "not a word that text gives": (
-        {"vocab.json": {w: i for i, w in enumerate(WORDS)}, "merges.txt": "#version: 0.2\na b\n",
-         "config.json": {"eos_token_id": 5}}, "<|endoftext|>", 6, USUAL,
+        {
+            "vocab.json": {w: i for i, w in enumerate(WORDS)},
+            "merges.txt": "#version: 0.2\na b\n",
+            "config.json": {"eos_token_id": 5},
+        },
+        "<|endoftext|>",
+        6,
+        USUAL,
     ),
     "not a default beyond the vocabulary": (
-        {"tokenizer.json": tokenizer_json(PLAIN, ("<|endoftext|>",)),
-         "config.json": {"eos_token_id": 50256}}, "<|endoftext|>", 3, USUAL,
+        {
+            "tokenizer.json": tokenizer_json(PLAIN, ("<|endoftext|>",)),
+            "config.json": {"eos_token_id": 50256},
+        },
+        "<|endoftext|>",
+        3,
+        USUAL,
     ),
     "a piece of a Unigram": (
-        {"tokenizer.json": tokenizer_json(["<unk>", "</s>", "a"], kind="Unigram"),
-         "config.json": {"eos_token_id": 1}}, "</s>", 1, MODEL,
+        {
+            "tokenizer.json": tokenizer_json(["<unk>", "</s>", "a"], kind="Unigram"),
+            "config.json": {"eos_token_id": 1},
+        },
+        "</s>",
+        1,
+        MODEL,
     ),
     "an escaped name": (
-        {"tokenizer.json": tokenizer_json(["a", "<｜end▁of▁sentence｜>"]),
-         "tokenizer_config.json": {"eos_token": "<｜end▁of▁sentence｜>"}},
-        "<｜end▁of▁sentence｜>", 1, EOS,
+        {
+            "tokenizer.json": tokenizer_json(["a", "<｜end▁of▁sentence｜>"]),
+            "tokenizer_config.json": {"eos_token": "<｜end▁of▁sentence｜>"},
+        },
+        "<｜end▁of▁sentence｜>",
+        1,
+        EOS,
     ),
     "<|endoftext|> where nothing is named": (
-        {"tokenizer.json": tokenizer_json(PLAIN)}, "<|endoftext|>", 3, USUAL,
+        {"tokenizer.json": tokenizer_json(PLAIN)},
+        "<|endoftext|>",
+        3,
+        USUAL,
     ),
     "what was recorded where it was fetched": (
-        {"tokenizer.json": OPT,
-         "source.json": {"end_of_text": {"token": "</s>", "id": 2, "origin": "recorded"}}},
-        "</s>", 2, "recorded",
+        {
+            "tokenizer.json": OPT,
+            "source.json": {"end_of_text": {"token": "</s>", "id": 2, "origin": "recorded"}},
+        },
+        "</s>",
+        2,
+        "recorded",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -35,10 +35,18 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
 SPACES = st.text(st.sampled_from(" \t\n\r\u3000\x85"), max_size=3)
 DOMAINS = st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=5), st.integers())
 BROKEN = [
-    b'{"text": "cut', b"nonsense", b'["a", "b"]', b'{"text": 5}', b'{"body": "x"}', b"\xc3(",
-    b'{"text": null}', b'{"text": "\xff"}', b'{"text": "\\ud83d"}', b"{:}",
+    b'{"text": "cut',
+    b"nonsense",
+    b'["a", "b"]',
+    b'{"text": 5}',
+    b'{"body": "x"}',
+    b"\xc3(",
+    b'{"text": null}',
+    b'{"text": "\xff"}',
+    b'{"text": "\\ud83d"}',
+    b"{:}",
     b'{"text": "x", "domain": [1]}',
-]  # fmt: skip
+]
 #: Those of them that are whole values of JSON in UTF-8, or would be but for a byte.
 WHOLE = [line for line in BROKEN if line.startswith((b'{"', b"[")) and line[-1:] in b"}]"]
 EXAMPLES = settings(max_examples=60, deadline=None, database=None, derandomize=True)
@@ -179,12 +187,19 @@ def cuts_of(data: st.DataObject, size: int, always: dict[int, int] | None = None
 @EXAMPLES
 @given(
     rows=st.lists(st.tuples(st.one_of(st.none(), TEXTS, SPACES), DOMAINS), max_size=12),
-    group=st.integers(1, 5), numbers=st.booleans(), domains=st.booleans(), data=st.data(),
-)  # fmt: skip
+    group=st.integers(1, 5),
+    numbers=st.booleans(),
+    domains=st.booleans(),
+    data=st.data(),
+)
 def test_parquet_whole_and_cut(
-    folder: Path, rows: list[tuple[str | None, object]], group: int, numbers: bool, domains: bool,
+    folder: Path,
+    rows: list[tuple[str | None, object]],
+    group: int,
+    numbers: bool,
+    domains: bool,
     data: st.DataObject,
-) -> None:  # fmt: skip
+) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

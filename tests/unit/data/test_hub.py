@@ -86,10 +86,17 @@ class Hub(BaseHTTPRequestHandler):
             ]
             return self.answer(json.dumps(tree).encode(), Content_Type="application/json")
         facts = {
-            "id": repository.split("/", 1)[1], "_id": "1", "sha": COMMIT, "private": False,
-            "gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": [],
+            "id": repository.split("/", 1)[1],
+            "_id": "1",
+            "sha": COMMIT,
+            "private": False,
+            "gated": False,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": [],
             "siblings": [{"rfilename": name} for name in files],
-        }  # fmt: skip
+        }
         return self.answer(json.dumps(facts).encode(), Content_Type="application/json")
 
     def content(self, body: bytes) -> None:
@@ -133,8 +140,11 @@ def hub(tmp_path, bpe):
 def run(script: str, environment: dict[str, str], *arguments: object) -> str:
     result = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -74,9 +74,10 @@ def test_a_tree_without_outside_links_is_listed_as_before(tmp_path):
     expected = sorted(
         (path.relative_to(root).as_posix(), path)
         for path in root.rglob("*")
-        if path.is_file() and path.name.endswith(tuple(READERS))
+        if path.is_file()
+        and path.name.endswith(tuple(READERS))
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )  # fmt: skip
+    )
     assert len(expected) > 50
     assert list_files((str(root),)).files == expected
 
@@ -179,12 +180,27 @@ def test_what_is_not_read_is_counted_by_kind(tmp_path):
     both = list_files((str(tmp_path), str(tmp_path / "*"), str(tmp_path / "a.jsonl")))
     assert sum(both.skipped.values()) == 2
     assert list_files((str(tmp_path / "*.jsonl"),)).skipped_text() == ""
-    write(tmp_path, "sub/d.jsonl", "e.00000-of-00008.json.bz2", "LICENSE", "f.v1.2.csv",
-          ".hidden.csv", "g.jsonl.part", "D.JSONL", "b.tar.gz")  # fmt: skip
+    write(
+        tmp_path,
+        "sub/d.jsonl",
+        "e.00000-of-00008.json.bz2",
+        "LICENSE",
+        "f.v1.2.csv",
+        ".hidden.csv",
+        "g.jsonl.part",
+        "D.JSONL",
+        "b.tar.gz",
+    )
     assert list_files((str(tmp_path),)).skipped == {
-        ".JSONL": 1, ".csv": 1, ".json": 1, ".json.bz2": 1, ".jsonl.part": 1, ".jsonl.xz": 1,
-        ".tar.gz": 1, "without suffix": 1,
-    }  # fmt: skip
+        ".JSONL": 1,
+        ".csv": 1,
+        ".json": 1,
+        ".json.bz2": 1,
+        ".jsonl.part": 1,
+        ".jsonl.xz": 1,
+        ".tar.gz": 1,
+        "without suffix": 1,
+    }
     assert list_files((str(tmp_path / "*"),)).skipped["folder(s)"] == 1
     assert "folder(s)" not in list_files((str(tmp_path / "**"),)).skipped
 

@@ -54,8 +54,11 @@ def test_rows_equal_the_naive_packer(store, packing, length, n_tokens):
     assert stream.n_rows == len(expected)
     for start, stop in [(0, len(expected)), (len(expected) // 2, len(expected)), (0, 1)]:
         batch = stream.rows(start, stop)
-        for name, column in zip(("inputs", "targets", "segments", "positions", "tokens"),
-                                zip(*expected[start:stop], strict=True), strict=True):  # fmt: skip
+        for name, column in zip(
+            ("inputs", "targets", "segments", "positions", "tokens"),
+            zip(*expected[start:stop], strict=True),
+            strict=True,
+        ):
             values = getattr(batch, name)
             assert values.dtype == np.int64
             assert values.tolist() == list(column), name

@@ -85,9 +85,10 @@ def test_comments_and_code_by_tokenize(documents, name):
     for text in code:
         tree = ast.parse(text)  # what is left still parses where it had a body of its own
         assert not any(
-            ast.get_docstring(node) for node in ast.walk(tree)
+            ast.get_docstring(node)
+            for node in ast.walk(tree)
             if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-        )  # fmt: skip
+        )
 
 
 def test_one_module_by_hand():

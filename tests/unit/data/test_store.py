@@ -200,9 +200,13 @@ def test_c4_is_taken_as_it_comes_and_no_further_than_needed(tokenizer, tmp_path)
     seen = []
     spec = CorpusConfig(corpus="c4", path=(str(tmp_path / "c4-*.jsonl"),), tokens=4000, seed=3)
     store = build(
-        spec, tokenizer, tmp_path / "s", role="eval", cut=True,
+        spec,
+        tokenizer,
+        tmp_path / "s",
+        role="eval",
+        cut=True,
         progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
+    )
     assert store.n_tokens == 4000
     assert seen[-1] == (4000, 4000)
     order = {text_id(t): i for i, t in enumerate(texts)}

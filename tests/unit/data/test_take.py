@@ -26,10 +26,14 @@ def test_prefix_equals_a_full_sort(tmp_path, batch, wanted):
         keep, repeated = prefix.wants(ids)
         duplicates += repeated
         encoded += int(keep.sum())
-        prefix.add([
-            Encoded(int(i), f"d{int(i) % 3}", int(i) % 100, np.full(lengths[int(i)], int(i) % 1000))
-            for i in ids[keep]
-        ])  # fmt: skip
+        prefix.add(
+            [
+                Encoded(
+                    int(i), f"d{int(i) % 3}", int(i) % 100, np.full(lengths[int(i)], int(i) % 1000)
+                )
+                for i in ids[keep]
+            ]
+        )
     taken = list(prefix.drain())
 
     by_key = sorted(distinct.tolist(), key=lambda i: int(keyed_hash([i], SEED, _TAKE_KEY)[0]))

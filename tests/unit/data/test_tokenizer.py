@@ -68,8 +68,11 @@ def test_training_is_deterministic(trained, tmp_path):
     for workers in ("1", "3"):
         result = subprocess.run(
             [sys.executable, "-c", script, workers, str(tmp_path / workers)],
-            input=json.dumps(TEXTS), capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            input=json.dumps(TEXTS),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert result.stdout.strip() == tokenizer.fingerprint()
 
 
@@ -144,8 +147,11 @@ def test_truncation_and_padding_of_a_file_are_dropped(trained, tmp_path):
     tokenizer, out = trained
     value = json.loads((out / "tokenizer.json").read_text())
     value["truncation"] = {
-        "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0,
-    }  # fmt: skip
+        "direction": "Right",
+        "max_length": 4,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
     (tmp_path / "tokenizer.json").write_text(json.dumps(value))
     loaded = load_tokenizer(tmp_path)
     assert loaded.encode_batch(TEXTS) == tokenizer.encode_batch(TEXTS)
@@ -190,14 +196,19 @@ def test_hub_tokenizer_comes_from_the_cache_with_its_commit(trained, tmp_path, m
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = subprocess.run(
         [sys.executable, "-c", hub_script(tmp_path / "out"), "main"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.stdout.strip() == "300", result.stderr
     record = json.loads((tmp_path / "out" / "source.json").read_text())
     ends = {"token": "<|endoftext|>", "id": 299, "origin": "the tokenizer's eos_token"}
     assert record == {
-        "source": "gpt2", "revision": "main", "commit": commit, "end_of_text": ends,
-    }  # fmt: skip
+        "source": "gpt2",
+        "revision": "main",
+        "commit": commit,
+        "end_of_text": ends,
+    }
 
 
 @pytest.mark.parametrize("offline", ["flag", "network"])
@@ -211,8 +222,11 @@ def test_unreachable_hub_says_what_to_do(tmp_path, monkeypatch, offline):
             monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{probe.getsockname()[1]}")
     result = subprocess.run(
         [sys.executable, "-c", hub_script(tmp_path / "out")],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("hpcscale.errors.DataError: tokenizer 'gpt2'")
     assert "hpcscale data prepare" in last

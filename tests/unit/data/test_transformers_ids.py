@@ -50,9 +50,13 @@ def sentencepiece_like() -> Tokenizer:
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
     rust.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-         decoders.Strip(" ", 1, 0)]
-    )  # fmt: skip
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     fallback = [f"<0x{byte:02X}>" for byte in range(256)]
     special = ["<unk>", "<s>", "</s>"]
     trainer = trainers.BpeTrainer(
@@ -82,9 +86,11 @@ def unigram() -> Tokenizer:
     )
     rust.pre_tokenizer, rust.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=120, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>",
+        vocab_size=120,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
         show_progress=False,
-    )  # fmt: skip
+    )
     rust.train_from_iterator(TEXTS * 5, trainer)
     return rust
 
@@ -118,16 +124,19 @@ def edited(rust: Tokenizer, **changes: object) -> Tokenizer:
 
 
 def ids_of(theirs) -> list[list[int]]:
-    return [theirs(t, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            for t in TEXTS]  # fmt: skip
+    return [
+        theirs(t, add_special_tokens=False, split_special_tokens=True)["input_ids"] for t in TEXTS
+    ]
 
 
 def digits() -> Tokenizer:
     rust = byte_level()
     rust.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True),
-         pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )  # fmt: skip
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     return rust
 
 
@@ -157,10 +166,14 @@ ACCEPTED = {
     "tokenizer.json alone": (whole, byte_level, {}),
     "a prefix space in tokenizer.json": (whole, lambda: byte_level(True), FAST),
     "a prefix space in both": (
-        whole, lambda: byte_level(True), GPT2 | {"add_prefix_space": True},
+        whole,
+        lambda: byte_level(True),
+        GPT2 | {"add_prefix_space": True},
     ),
     "a prefix space that the generic class ignores": (
-        whole, byte_level, FAST | {"add_prefix_space": True},
+        whole,
+        byte_level,
+        FAST | {"add_prefix_space": True},
     ),
     "GPT-2's class": (whole, byte_level, GPT2),
     "digits one by one": (whole, digits, FAST),
@@ -171,20 +184,25 @@ ACCEPTED = {
     "ignore_merges": (whole, whole_words, FAST),
     "bytes where a character is unknown": (whole, sentencepiece_like, FAST | END),
     "a WordPiece in lower case": (
-        whole, word_piece, {"tokenizer_class": "BertTokenizer", "eos_token": "[SEP]"},
+        whole,
+        word_piece,
+        {"tokenizer_class": "BertTokenizer", "eos_token": "[SEP]"},
     ),
     "a Unigram": (whole, unigram, FAST | END),
     "a class that nobody knows": (whole, byte_level, {"tokenizer_class": "OurTokenizer"}),
     "a class of the repository's own code": (
-        whole, byte_level, FAST | {"auto_map": {"AutoTokenizer": ["code.Slow", "code.Fast"]}},
+        whole,
+        byte_level,
+        FAST | {"auto_map": {"AutoTokenizer": ["code.Slow", "code.Fast"]}},
     ),
     "parts": (in_parts, byte_level, GPT2),
     "parts with a prefix space": (in_parts, byte_level, GPT2 | {"add_prefix_space": True}),
     "parts with RoBERTa's class": (
-        in_parts, lambda: byte_level(special=("<s>", "<pad>", "</s>", "<unk>")),
+        in_parts,
+        lambda: byte_level(special=("<s>", "<pad>", "</s>", "<unk>")),
         {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": True} | END,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -201,11 +219,21 @@ def test_token_ids_are_those_of_transformers(name, tmp_path):
     assert load_tokenizer(tmp_path / "out").encode_batch(TEXTS) == ids_of(theirs)
 
 
-EXTRA = {"340": {"content": "fox", "special": False, "lstrip": False, "rstrip": False,
-                 "normalized": False, "single_word": False}}  # fmt: skip
+EXTRA = {
+    "340": {
+        "content": "fox",
+        "special": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "single_word": False,
+    }
+}
 REFUSED = {
     "a prefix space in the settings of GPT-2's class": (
-        whole, byte_level, GPT2 | {"add_prefix_space": True},
+        whole,
+        byte_level,
+        GPT2 | {"add_prefix_space": True},
     ),
     "a prefix space that GPT-2's class drops": (whole, lambda: byte_level(True), GPT2),
     "digits that GPT-2's class joins": (whole, digits, GPT2),
@@ -213,14 +241,17 @@ REFUSED = {
     "a normalizer of another class": (whole, byte_level, {"tokenizer_class": "GPTNeoXTokenizer"}),
     "a token that the settings add": (whole, byte_level, FAST | {"added_tokens_decoder": EXTRA}),
     "lower case in one of both": (
-        whole, word_piece,
+        whole,
+        word_piece,
         {"tokenizer_class": "BertTokenizer", "eos_token": "[SEP]", "do_lower_case": False},
     ),
     "Llama's class on its former tokenizer.json": (
-        whole, sentencepiece_like, {"tokenizer_class": "LlamaTokenizer"} | END,
+        whole,
+        sentencepiece_like,
+        {"tokenizer_class": "LlamaTokenizer"} | END,
     ),
     "parts of another class": (in_parts, byte_level, {"tokenizer_class": "Qwen2Tokenizer"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

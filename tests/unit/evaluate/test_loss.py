@@ -60,8 +60,9 @@ def test_concat_scores_each_token_once_from_its_row(store: TokenStore, model) ->
         naive(model, stream[i : i + LENGTH][: len(tokens) - i], tokens[i : i + LENGTH]).sum()
         for i in range(0, len(tokens), LENGTH)
     )
-    result = evaluate(model, store, sequence_length=LENGTH, packing="concat", micro_batch=3,
-                      ranks=RANKS)  # fmt: skip
+    result = evaluate(
+        model, store, sequence_length=LENGTH, packing="concat", micro_batch=3, ranks=RANKS
+    )
     assert result.tokens == len(tokens)
     assert result.loss == pytest.approx(expected / len(tokens), rel=1e-6)
     assert result.perplexity == pytest.approx(math.exp(result.loss))
@@ -100,17 +101,19 @@ def test_isolate_is_one_document_a_row(store: TokenStore, model) -> None:  # typ
 @pytest.mark.parametrize("micro_batch", [1, 7, 64])
 def test_the_micro_batch_does_not_matter(store, model, packing, micro_batch) -> None:  # type: ignore[no-untyped-def]
     one, many = (
-        evaluate(model, store, sequence_length=LENGTH, packing=packing, micro_batch=size,
-                 ranks=RANKS)
+        evaluate(
+            model, store, sequence_length=LENGTH, packing=packing, micro_batch=size, ranks=RANKS
+        )
         for size in (2, micro_batch)
-    )  # fmt: skip
+    )
     assert many.loss == pytest.approx(one.loss, rel=1e-6)
     assert many.tokens == one.tokens
 
 
 def test_domains_add_up(store: TokenStore, model) -> None:  # type: ignore[no-untyped-def]
-    result = evaluate(model, store, sequence_length=LENGTH, packing="concat", micro_batch=8,
-                      ranks=RANKS)  # fmt: skip
+    result = evaluate(
+        model, store, sequence_length=LENGTH, packing="concat", micro_batch=8, ranks=RANKS
+    )
     assert set(result.domains) == {"even", "odd"}
     parts = result.domains.values()
     assert sum(p["tokens"] for p in parts) == result.tokens
@@ -121,9 +124,13 @@ def test_domains_add_up(store: TokenStore, model) -> None:  # type: ignore[no-un
 def test_a_documents_score_does_not_depend_on_its_company(store, model, batch_tokens) -> None:  # type: ignore[no-untyped-def]
     positions = np.random.default_rng(0).permutation(40)
     nll, tokens = document_nll(
-        model, store, positions, sequence_length=LENGTH, device=torch.device("cpu"),
+        model,
+        store,
+        positions,
+        sequence_length=LENGTH,
+        device=torch.device("cpu"),
         batch_tokens=batch_tokens,
-    )  # fmt: skip
+    )
     assert (tokens == store.lengths[positions]).all()
     for place, position in enumerate(positions):
         document = np.asarray(store.tokens(int(position)))

@@ -18,13 +18,22 @@ from hpcscale.model.dropout import check_repeatable, training_noise
 from hpcscale.model.probes import logits_of
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.loop import train
+from hpcscale.train.options import RunSetup
 
 #: With dropout of 0.1, and what else makes a pass random in these.
 RANDOM: dict[str, dict[str, Any]] = {
-    "gpt2": {}, "llama": {}, "bert": {}, "opt": {"layerdrop": 0.5}, "bart": {}, "xglm": {},
-    "biogpt": {}, "falcon": {}, "gpt_neox": {}, "mixtral": {"router_jitter_noise": 0.1},
+    "gpt2": {},
+    "llama": {},
+    "bert": {},
+    "opt": {"layerdrop": 0.5},
+    "bart": {},
+    "xglm": {},
+    "biogpt": {},
+    "falcon": {},
+    "gpt_neox": {},
+    "mixtral": {"router_jitter_noise": 0.1},
     "trocr": {"decoder_layerdrop": 0.5},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", RANDOM)
@@ -36,14 +45,17 @@ def test_no_training_pass_is_random(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt"])
-def test_dropout_in_the_config_changes_no_result_and_nor_do_micro_batches(
+def test_dropout_in_the_trainingchanges_no_result_and_nor_do_micro_batches(
     tmp_path: Path, kind: str
 ) -> None:
     """OPT's dropout is a function and not a module, so that to switch modules off is not enough."""
     store = make_store(tmp_path / "store")
     stream = PackedStream(store, np.arange(store.n_documents), 5 * LENGTH, LENGTH)
-    settings = [name for name in ("dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop")
-                if hasattr(tiny_config(kind), name)]  # fmt: skip
+    settings = [
+        name
+        for name in ("dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop")
+        if hasattr(tiny_config(kind), name)
+    ]
     losses = {}
     for dropout in (0.1, 0.0):
         config = tiny_config(kind)
@@ -54,11 +66,12 @@ def test_dropout_in_the_config_changes_no_result_and_nor_do_micro_batches(
         for micro_batch in (1, 2, 4):
             out = folder / str(micro_batch)
             out.mkdir()
-            losses[dropout, micro_batch] = train(
-                load_model(folder), stream,
-                TrainConfig(global_batch=4 * LENGTH, micro_batch=micro_batch, lr=1e-3, warmup=0),
-                engine="torch", precision="fp32", seed=0, ranks=Ranks(), out=out, key="key",
-            ).train_loss  # fmt: skip
+            training = TrainConfig(
+                global_batch=4 * LENGTH, micro_batch=micro_batch, lr=1e-3, warmup=0
+            )
+            setup = RunSetup("torch", "fp32", 0, Ranks(), out, "key")
+            result = train(load_model(folder), stream, training, setup)
+            losses[dropout, micro_batch] = result.train_loss
     assert losses.values() == pytest.approx([losses[0.0, 4]] * 6, rel=1e-5)
 
 
@@ -76,11 +89,9 @@ def test_a_model_that_stays_random_is_not_trained(tmp_path: Path) -> None:
         check_repeatable(model)
     store = make_store(tmp_path / "store")
     stream = PackedStream(store, np.arange(store.n_documents), 5 * LENGTH, LENGTH)
+    setup = RunSetup("torch", "fp32", 0, Ranks(), tmp_path, "key")
     with pytest.raises(CheckpointError, match="train another model"):
-        train(
-            model, stream, TrainConfig(global_batch=4 * LENGTH), engine="torch", precision="fp32",
-            seed=0, ranks=Ranks(), out=tmp_path, key="key",
-        )  # fmt: skip
+        train(model, stream, TrainConfig(global_batch=4 * LENGTH), setup)
 
 
 def test_jitter_that_decides_in_evaluation_too_stays_and_is_not_trained(tmp_path: Path) -> None:

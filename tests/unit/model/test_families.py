@@ -20,18 +20,24 @@ from families import COLUMNS, RIGHT
 REPOSITORY = Path(__file__).parents[3]
 PAGE = REPOSITORY / "docs" / "models.md"
 #: The types that people train on, and one of each way to be refused.
-COMMON = ["bloom", "cpmant", "falcon", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama",
-          "mamba", "mistral", "olmo2", "opt", "phi3", "phimoe", "qwen2", "qwen3"]  # fmt: skip
+COMMON = (
+    "bloom cpmant falcon gemma2 gemma3_text gpt2 gpt_neox llama mamba mistral olmo2 opt phi3 "
+    "phimoe qwen2 qwen3"
+).split()
 _TABLE = re.compile(r"(<!-- families -->\n).*(<!-- end of families -->)", re.DOTALL)
 
 
 def outcomes_of(kinds: list[str], timeout: float) -> dict[str, dict[str, str]]:
     """In a process of its own, which forks one for each."""
     done = subprocess.run(
-        [sys.executable, "-m", "families", *kinds], capture_output=True, text=True,
-        timeout=timeout, check=True, cwd=Path(families.__file__).parent,
+        [sys.executable, "-m", "families", *kinds],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=True,
+        cwd=Path(families.__file__).parent,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     lines = [line.partition(" ") for line in done.stdout.splitlines()]
     found = {kind: json.loads(text) for kind, _, text in lines}
     return {kind: outcome for kind, outcome in found.items() if outcome is not None}

@@ -19,9 +19,13 @@ from hpcscale.preview.cost import flops_per_token, model_size
 
 #: Two layers of width 32, four heads of 8, an inner width of 48; 2 key heads where they are fewer.
 GIVEN: dict[str, dict[str, Any]] = {
-    "gpt2": {}, "llama": {}, "qwen2": {"tie_word_embeddings": True}, "gpt_neox": {},
-    "opt": {"word_embed_proj_dim": 16}, "mixtral": {},
-}  # fmt: skip
+    "gpt2": {},
+    "llama": {},
+    "qwen2": {"tie_word_embeddings": True},
+    "gpt_neox": {},
+    "opt": {"word_embed_proj_dim": 16},
+    "mixtral": {},
+}
 QUERIES_AND_OUT, FEWER_KEYS_AND_VALUES = 2 * 32 * 32, 2 * 32 * (2 * 8)
 HEAD = 32 * VOCABULARY
 WEIGHTS = {
@@ -79,8 +83,10 @@ def test_layers_without_attention_have_no_attention_term() -> None:
 
 
 def test_linear_attention_is_none_where_only_names_tell_it() -> None:
-    names = [f"layers.{i}.{kind}.q_proj.weight" for i, kind in
-             enumerate(["linear_attn", "linear_attn", "self_attn"])]  # fmt: skip
+    names = [
+        f"layers.{i}.{kind}.q_proj.weight"
+        for i, kind in enumerate(["linear_attn", "linear_attn", "self_attn"])
+    ]
     assert attention_width(names, {"num_attention_heads": 4, "hidden_size": 32}) == 2 * 32
 
 
@@ -137,9 +143,18 @@ def damaged(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["no weights", "a pointer of git-lfs", "cut short", "a layer too few",
-            "another vocabulary", "quantized", "no config", "a config that is a list"],
-)  # fmt: skip
+    "how",
+    [
+        "no weights",
+        "a pointer of git-lfs",
+        "cut short",
+        "a layer too few",
+        "another vocabulary",
+        "quantized",
+        "no config",
+        "a config that is a list",
+    ],
+)
 def test_what_files_do_not_tell_is_not_guessed(tmp_path: Path, how: str) -> None:
     tiny_model(tiny_config("llama")).save_pretrained(tmp_path)  # type: ignore[operator]
     source = ModelConfig(source=str(tmp_path))

@@ -21,8 +21,9 @@ from hpcscale.train.distributed import Ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")
 #: Sliding windows of 16 in all layers, in some, chunks of 16, and windows inside the layer.
-NARROW = ["mistral", "mixtral", "phi3", "gemma2", "gemma3_text", "cohere2", "olmo3", "llama4_text",
-          "gpt_neo", "starcoder2"]  # fmt: skip
+NARROW = (
+    "mistral mixtral phi3 gemma2 gemma3_text cohere2 olmo3 llama4_text gpt_neo starcoder2"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +129,14 @@ def test_a_pass_in_sixteen_bits_tries_the_model_in_thirty_two(
 ) -> None:
     model, plain = load(tmp_path, kind)
     found = evaluate(
-        model, store, sequence_length=LENGTH, packing="isolate", micro_batch=3, ranks=Ranks(),
+        model,
+        store,
+        sequence_length=LENGTH,
+        packing="isolate",
+        micro_batch=3,
+        ranks=Ranks(),
         precision="bf16",
-    )  # fmt: skip
+    )
     assert found.loss == pytest.approx(plain_loss(plain, store, "isolate"), rel=0.02)
     assert way_to_isolate(model) == ("mask" if kind == "opt" else "positions")
 

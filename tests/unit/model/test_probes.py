@@ -17,9 +17,12 @@ from hpcscale.model.probes import future_influence, head_is_last, logits_of, sel
 
 #: What each does to logits behind its head.
 SCALED: dict[str, dict[str, Any]] = {
-    "granite": {"logits_scaling": 8.0}, "cohere": {"logit_scale": 0.06},
-    "gemma2": {"final_logit_softcapping": 3.0}, "gpt2": {}, "opt": {"word_embed_proj_dim": 16},
-}  # fmt: skip
+    "granite": {"logits_scaling": 8.0},
+    "cohere": {"logit_scale": 0.06},
+    "gemma2": {"final_logit_softcapping": 3.0},
+    "gpt2": {},
+    "opt": {"word_embed_proj_dim": 16},
+}
 
 
 @pytest.mark.parametrize("kind", SCALED)
@@ -30,9 +33,12 @@ def test_document_scores_are_those_of_the_model_s_own_logits(tmp_path: Path, kin
     model = load_model(tmp_path / "model")
     assert head_is_last(model), "the short cut is taken"
     found, _ = document_nll(
-        model, store, np.arange(store.n_documents), sequence_length=64,
+        model,
+        store,
+        np.arange(store.n_documents),
+        sequence_length=64,
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     assert found == pytest.approx(plain_document_nll(plain, store), rel=1e-6)
 
 

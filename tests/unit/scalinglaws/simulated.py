@@ -30,11 +30,21 @@ def results(sd: float = 0.002, seed: int = 3) -> pd.DataFrame:
             for run in range(SEEDS):
                 loss = truth(method, budget) + shared[place, run] + rng.normal(0, sd / 2)
                 name = f"{method}-{budget:.0f}-s{run}"
-                rows.append({"method": method, "tokens": budget, "seed": run, "loss": loss,
-                             "unique_tokens": budget, "model_size": 675_328,
-                             "train_flops": 6 * 675_328 * budget, "device_hours": budget / 4e7,
-                             "base_loss": BASE, "cell": f"evaluations/{name}",
-                             "fingerprint": f"{abs(hash(name)) % 16**12:012x}"})  # fmt: skip
+                rows.append(
+                    {
+                        "method": method,
+                        "tokens": budget,
+                        "seed": run,
+                        "loss": loss,
+                        "unique_tokens": budget,
+                        "model_size": 675_328,
+                        "train_flops": 6 * 675_328 * budget,
+                        "device_hours": budget / 4e7,
+                        "base_loss": BASE,
+                        "cell": f"evaluations/{name}",
+                        "fingerprint": f"{abs(hash(name)) % 16**12:012x}",
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -44,32 +54,64 @@ def write_run(folder: Path, frame: pd.DataFrame | None = None) -> Path:
     frame = results() if frame is None else frame
     frame.to_csv(folder / "results.csv", index=False)
     domains = pd.concat(
-        [frame[["method", "tokens", "seed"]].assign(
-            domain=name, loss=frame["loss"] + shift, base_loss=BASE + shift)
-         for name, shift in (("code", -0.5), ("prose", 0.5))]
-    )  # fmt: skip
+        [
+            frame[["method", "tokens", "seed"]].assign(
+                domain=name, loss=frame["loss"] + shift, base_loss=BASE + shift
+            )
+            for name, shift in (("code", -0.5), ("prose", 0.5))
+        ]
+    )
     domains.to_csv(folder / "results-domains.csv", index=False)
-    costs = pd.DataFrame({"method": ["far", "same"], "stage": "score", "tasks": 1,
-                          "flops": [1e12, 1e12], "device_hours": [0.01, 0.01], "device": "cpu",
-                          "shared_with": ["same", "far"]})  # fmt: skip
+    costs = pd.DataFrame(
+        {
+            "method": ["far", "same"],
+            "stage": "score",
+            "tasks": 1,
+            "flops": [1e12, 1e12],
+            "device_hours": [0.01, 0.01],
+            "device": "cpu",
+            "shared_with": ["same", "far"],
+        }
+    )
     costs.to_csv(folder / "costs.csv", index=False)
     steps = np.arange(0, 11)
     curves = [
-        pd.DataFrame({"method": row.method, "tokens": row.tokens, "seed": row.seed, "step": steps,
-                      "tokens_seen": steps * row.tokens / 10,
-                      "train_loss": np.linspace(BASE, row.loss, len(steps)),
-                      "eval_loss": [BASE, *[np.nan] * 9, row.loss], "learning_rate": 1e-3})
+        pd.DataFrame(
+            {
+                "method": row.method,
+                "tokens": row.tokens,
+                "seed": row.seed,
+                "step": steps,
+                "tokens_seen": steps * row.tokens / 10,
+                "train_loss": np.linspace(BASE, row.loss, len(steps)),
+                "eval_loss": [BASE, *[np.nan] * 9, row.loss],
+                "learning_rate": 1e-3,
+            }
+        )
         for row in frame.itertuples()
-    ]  # fmt: skip
+    ]
     pd.concat(curves).to_csv(folder / "trajectories.csv", index=False)
     overlap = [
-        {"tokens": budget, "seed": 0, "method_a": a, "method_b": b, "documents_a": 100,
-         "documents_b": 100, "shared_documents": 30, "jaccard": 30 / 170, "shared_tokens": 1000,
-         "token_jaccard": 0.2}
-        for budget in BUDGETS for a, b in (("random", "far"), ("random", "same"), ("far", "same"))
-    ]  # fmt: skip
+        {
+            "tokens": budget,
+            "seed": 0,
+            "method_a": a,
+            "method_b": b,
+            "documents_a": 100,
+            "documents_b": 100,
+            "shared_documents": 30,
+            "jaccard": 30 / 170,
+            "shared_tokens": 1000,
+            "token_jaccard": 0.2,
+        }
+        for budget in BUDGETS
+        for a, b in (("random", "far"), ("random", "same"), ("far", "same"))
+    ]
     pd.DataFrame(overlap).to_csv(folder / "overlap.csv", index=False)
-    setting = {"sweep": {"name": "simulated"}, "model": {"parameters": 675_328},
-               "training": {"schedule": "cosine", "learning_rate": 0.001}}  # fmt: skip
+    setting = {
+        "sweep": {"name": "simulated"},
+        "model": {"parameters": 675_328},
+        "training": {"schedule": "cosine", "learning_rate": 0.001},
+    }
     (folder / "setting.json").write_text(json.dumps(setting), encoding="utf-8")
     return folder

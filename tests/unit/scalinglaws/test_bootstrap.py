@@ -130,10 +130,14 @@ def two_methods() -> dict[str, Fit]:
     tokens = np.repeat(np.geomspace(1e6, 1e8, 5), 3)
     luck = rng.normal(0, 0.004, len(tokens))
     return {
-        name: fit_law(Power(), tokens, floor + 200 * tokens**-0.4 + luck
-                      + rng.normal(0, 0.0005, len(tokens)), intervals=False)
+        name: fit_law(
+            Power(),
+            tokens,
+            floor + 200 * tokens**-0.4 + luck + rng.normal(0, 0.0005, len(tokens)),
+            intervals=False,
+        )
         for name, floor in (("random", 3.0), ("chosen", 2.9))
-    }  # fmt: skip
+    }
 
 
 def correlation(fits: dict[str, Fit], clusters: dict[str, list[str]]) -> float:
@@ -155,8 +159,10 @@ def test_differences_of_paired_draws_are_the_textbooks(luck: float) -> None:
     rng = np.random.default_rng(8)
     shared = rng.normal(0, luck, 12)
     losses = {name: 3 + shared + rng.normal(0, 0.005, 12) for name in ("random", "chosen")}
-    fits = {name: fit_law(Level(), np.full(12, 1e6), each, intervals=False)
-            for name, each in losses.items()}  # fmt: skip
+    fits = {
+        name: fit_law(Level(), np.full(12, 1e6), each, intervals=False)
+        for name, each in losses.items()
+    }
     drawn = wild(fits, dict.fromkeys(fits, one_each(fits["random"])), 20_000)
     low, high = quantiles(drawn["chosen"].values("E") - drawn["random"].values("E"))
     apart = losses["chosen"] - losses["random"]
@@ -202,8 +208,14 @@ def test_resampled_points_of_hubers_fit() -> None:
 
     def made() -> Fit:
         losses = truth * np.exp(rng.normal(0, 0.004, len(x)))
-        return fit_law(Chinchilla(), x, losses, objective="huber", intervals=False,
-                       begin=np.log([[0.35, 0.37]]))  # fmt: skip
+        return fit_law(
+            Chinchilla(),
+            x,
+            losses,
+            objective="huber",
+            intervals=False,
+            begin=np.log([[0.35, 0.37]]),
+        )
 
     fit = made()
     drawn = pairs(fit, 300)
@@ -219,11 +231,15 @@ def table(shift: float = 0.0, **columns: Any) -> pd.DataFrame:
     """5 budgets x 3 seeds of one method; ``shift`` moves whole budgets."""
     rng = np.random.default_rng(6)
     rows = [
-        {"method": "random", "tokens": tokens, "seed": seed,
-         "loss": 3 + 200 * tokens**-0.4 + rng.normal(0, 0.001) + shift * (-1) ** place}
+        {
+            "method": "random",
+            "tokens": tokens,
+            "seed": seed,
+            "loss": 3 + 200 * tokens**-0.4 + rng.normal(0, 0.001) + shift * (-1) ** place,
+        }
         for place, tokens in enumerate((1e6, 3e6, 1e7, 3e7, 1e8))
         for seed in range(3)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows).assign(**columns)
 
 
@@ -252,8 +268,13 @@ def test_rows_without_a_seed_are_numbered_within_their_budget() -> None:
 def test_seed_weights_are_inverse_variances_where_seeds_are_many() -> None:
     rng = np.random.default_rng(0)
     sd = {1e6: 0.02, 1e7: 0.01, 1e8: 0.005}
-    frame = pd.DataFrame([{"budget": budget, "loss": 3 + rng.normal(0, spread)}
-                          for budget, spread in sd.items() for _ in range(400)])  # fmt: skip
+    frame = pd.DataFrame(
+        [
+            {"budget": budget, "loss": 3 + rng.normal(0, spread)}
+            for budget, spread in sd.items()
+            for _ in range(400)
+        ]
+    )
     weights = pd.Series(seed_weights(frame)).groupby(frame["budget"]).mean()
     assert seed_weights(frame).mean() == pytest.approx(1)
     assert weights[1e8] / weights[1e6] == pytest.approx(16, rel=0.25)

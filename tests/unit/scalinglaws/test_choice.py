@@ -23,8 +23,16 @@ def table(sd: float = 0.003, methods: tuple[str, ...] = ("random", "chosen")) ->
     parts = []
     for place, method in enumerate(methods):
         losses = 3 - 0.05 * place + (1 + 0.05 * place) / (1 + (TOKENS / 8e5) ** 0.8)
-        parts.append(pd.DataFrame({"method": method, "tokens": TOKENS, "seed": [0, 1, 2] * 7,
-                                   "loss": losses + rng.normal(0, sd, len(TOKENS))}))  # fmt: skip
+        parts.append(
+            pd.DataFrame(
+                {
+                    "method": method,
+                    "tokens": TOKENS,
+                    "seed": [0, 1, 2] * 7,
+                    "loss": losses + rng.normal(0, sd, len(TOKENS)),
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 

@@ -107,9 +107,14 @@ def test_the_cost_of_selection_is_charged() -> None:
         train_flops=lambda f: f["tokens"] * np.where(f["method"] == "good", 2.0, 1.0)
     )
     costs = pd.DataFrame(
-        {"method": ["good", "good"], "stage": ["score", "select"], "flops": [3e7, 1e7],
-         "device_hours": [np.nan, 1.0], "shared_with": ["", None]}
-    )  # fmt: skip
+        {
+            "method": ["good", "good"],
+            "stage": ["score", "select"],
+            "flops": [3e7, 1e7],
+            "device_hours": [np.nan, 1.0],
+            "shared_with": ["", None],
+        }
+    )
     found = multipliers(
         curves_of(made), "random", training(results), selection(costs), tokens=np.array([2e7])
     )
@@ -157,9 +162,12 @@ def test_an_interval_of_a_crossing_covers_it() -> None:
     for rng in range(40):
         draw = np.random.default_rng(rng)
         tokens = np.repeat(BUDGETS, 3)
-        fits = {name: fit_law(Power(), tokens, curve(tokens) + draw.normal(0, 0.004, 15),
-                              intervals=False)
-                for name, curve in (("steep", STEEP), ("flat", FLAT))}  # fmt: skip
+        fits = {
+            name: fit_law(
+                Power(), tokens, curve(tokens) + draw.normal(0, 0.004, 15), intervals=False
+            )
+            for name, curve in (("steep", STEEP), ("flat", FLAT))
+        }
         drawn = wild(fits, dict.fromkeys(fits, labels), draws=400, seed=rng)
         found = crossovers({name: Curves.of(draws) for name, draws in drawn.items()})
         row = found.iloc[(found["tokens"] / CROSSING).map(np.log).abs().argmin()]

@@ -25,8 +25,9 @@ BUDGETS = np.repeat(np.geomspace(1e6, 1e8, 5), 3)
 def noisy(law: str, floor: float, start: float, rng: int) -> Fit:
     noise = np.random.default_rng(rng).normal(0, 0.003, len(BUDGETS))
     if law == "power":
-        return fit_law(Power(), BUDGETS, floor + start * (BUDGETS / 1e6) ** -0.3 + noise,
-                       intervals=False)  # fmt: skip
+        return fit_law(
+            Power(), BUDGETS, floor + start * (BUDGETS / 1e6) ** -0.3 + noise, intervals=False
+        )
     losses = floor + (4 - floor) / (1 + (BUDGETS / start) ** 0.6) + noise
     return fit_law(Rectified(4.0), BUDGETS, losses, intervals=False)
 
@@ -112,9 +113,16 @@ def real(path: Path, size: float) -> pd.DataFrame:
     ],
 )
 def test_published_losses_of_three_train_sets_differ_by_an_offset(
-    shared_data: Path, size: float, one: float, offset: float, efficiency: float,
-    p_one: float, p_offset: float, p_efficiency: float, free: float,
-) -> None:  # fmt: skip
+    shared_data: Path,
+    size: float,
+    one: float,
+    offset: float,
+    efficiency: float,
+    p_one: float,
+    p_offset: float,
+    p_efficiency: float,
+    free: float,
+) -> None:
     """Gadre et al. 2024, C4 validation loss: the values were computed by other code."""
     path = shared_data / "scaling/mlfoundations-scaling/gadre_104_models.csv"
     table = nested(joint_fits(study(read_losses(real(path, size)), ["power"])))
@@ -128,23 +136,28 @@ def test_published_losses_of_three_train_sets_differ_by_an_offset(
 
 def frame_of(losses: dict[str, np.ndarray]) -> pd.DataFrame:  # type: ignore[type-arg]
     parts = [
-        pd.DataFrame({"method": method, "tokens": BUDGETS, "seed": np.tile([0, 1, 2], 5),
-                      "loss": values})
+        pd.DataFrame(
+            {"method": method, "tokens": BUDGETS, "seed": np.tile([0, 1, 2], 5), "loss": values}
+        )
         for method, values in losses.items()
-    ]  # fmt: skip
+    ]
     return pd.concat(parts)
 
 
 def test_pairs_are_adjusted_and_the_steps_tell_of_a_difference() -> None:
-    losses = {name: noisy("power", floor, 0.5, rng).problem.losses
-              for name, floor, rng in (("a", 3.0, 1), ("b", 3.0, 2), ("c", 3.02, 3))}  # fmt: skip
+    losses = {
+        name: noisy("power", floor, 0.5, rng).problem.losses
+        for name, floor, rng in (("a", 3.0, 1), ("b", 3.0, 2), ("c", 3.02, 3))
+    }
     joint = joint_fits(study(read_losses(frame_of(losses)), ["power"]))
     table = nested(joint)
     pairs = table[(table["hypothesis"] == "one curve") & (table["methods"] != "all")]
     assert list(pairs["p_holm"]) == list(holm(pairs["p"]))
     assert pairs.set_index("methods")["p_holm"].le(0.05).to_dict() == {
-        "a vs b": False, "a vs c": True, "b vs c": True,
-    }  # fmt: skip
+        "a vs b": False,
+        "a vs c": True,
+        "b vs c": True,
+    }
     gained = steps(joint).set_index(["methods", "hypothesis"])["p"]
     assert gained["all", "offset"] < 1e-4
     assert gained["a vs b", "offset"] > 0.05
@@ -166,9 +179,13 @@ def test_exact_p_values_are_those_of_scipy() -> None:
     values = mean_spread(np.concatenate([first, second]), found.labels, blocks)
     actual = float(values[(found.labels == labels).all(axis=1)][0])
     theirs = stats.permutation_test(
-        (first, second), lambda x, y, axis: abs((x - y).mean(axis=axis)), vectorized=True,
-        permutation_type="samples", alternative="greater", n_resamples=np.inf,
-    )  # fmt: skip
+        (first, second),
+        lambda x, y, axis: abs((x - y).mean(axis=axis)),
+        vectorized=True,
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=np.inf,
+    )
     assert found.exact
     assert p_value(values, actual, True) == pytest.approx(theirs.pvalue)
     assert found.least_p == 2 / 2**8
@@ -192,9 +209,12 @@ def test_a_large_block_is_arranged_by_choosing_not_by_ordering() -> None:
     values = mean_spread(np.concatenate([first, second]), found.labels, blocks)
     actual = float(values[(found.labels == labels).all(axis=1)][0])
     theirs = stats.permutation_test(
-        (first, second), lambda x, y, axis: abs(x.mean(axis=axis) - y.mean(axis=axis)),
-        vectorized=True, alternative="greater", n_resamples=np.inf,
-    )  # fmt: skip
+        (first, second),
+        lambda x, y, axis: abs(x.mean(axis=axis) - y.mean(axis=axis)),
+        vectorized=True,
+        alternative="greater",
+        n_resamples=np.inf,
+    )
     assert len(found.labels) == 3432
     assert p_value(values, actual, found.exact) == pytest.approx(theirs.pvalue)
 

@@ -34,12 +34,16 @@ def losses(methods: Sequence[str], budgets: int, seeds: int, sd: float = 0.004) 
     """Rectified curves; each method's tokens are worth a quarter more than the one's before."""
     rng = np.random.default_rng(1)
     rows = [
-        {"method": method, "tokens": tokens, "seed": seed,
-         "loss": 3 + 1 / (1 + np.sqrt(tokens * (1 + nth / 4) / 2e7)) + rng.normal(0, sd)}
+        {
+            "method": method,
+            "tokens": tokens,
+            "seed": seed,
+            "loss": 3 + 1 / (1 + np.sqrt(tokens * (1 + nth / 4) / 2e7)) + rng.normal(0, sd),
+        }
         for nth, method in enumerate(methods)
         for tokens in 1e6 * 4.0 ** np.arange(budgets)
         for seed in range(seeds)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -54,12 +58,26 @@ def domain_losses(frame: pd.DataFrame) -> pd.DataFrame:
 
 def extras(frame: pd.DataFrame, methods: Sequence[str]) -> dict[str, pd.DataFrame]:
     steps = np.linspace(0.05, 1, 20)
-    path = pd.concat([frame.assign(tokens_seen=frame["tokens"] * s,
-                                   train_loss=BASE - s * (BASE - frame["loss"]),
-                                   eval_loss=frame["loss"] if s == 1 else np.nan)
-                      for s in steps])  # fmt: skip
-    shared = [{"tokens": frame["tokens"].max(), "seed": 0, "method_a": a, "method_b": b,
-               "token_jaccard": 0.25} for a, b in combinations(methods, 2)]  # fmt: skip
+    path = pd.concat(
+        [
+            frame.assign(
+                tokens_seen=frame["tokens"] * s,
+                train_loss=BASE - s * (BASE - frame["loss"]),
+                eval_loss=frame["loss"] if s == 1 else np.nan,
+            )
+            for s in steps
+        ]
+    )
+    shared = [
+        {
+            "tokens": frame["tokens"].max(),
+            "seed": 0,
+            "method_a": a,
+            "method_b": b,
+            "token_jaccard": 0.25,
+        }
+        for a, b in combinations(methods, 2)
+    ]
     costs = pd.DataFrame(
         {"method": list(methods), "stage": "score", "flops": 1e15, "device_hours": 2.0}
     )
@@ -83,8 +101,9 @@ def made(
     more = extras(frame, methods)
     against = None
     if len(methods) > 1 and pairs:
-        against = compare(fitted, domains=domain_losses(frame), costs=more["costs"],
-                          results=more["results"])  # fmt: skip
+        against = compare(
+            fitted, domains=domain_losses(frame), costs=more["costs"], results=more["results"]
+        )
     return fitted, against, draw_all(fitted, against, more)
 
 
@@ -117,18 +136,27 @@ def boxes(figure: Figure) -> list[tuple[str, mpl.transforms.Bbox]]:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             texts += [axis.label, axis.get_offset_text()]
-            texts += [tick.label1 for tick in axis.get_major_ticks()
-                      if low * (1 - 1e-9) - 1e-9 <= tick.get_loc() <= high * (1 + 1e-9) + 1e-9
-                      and tick.label1.get_visible()]  # fmt: skip
-    return [(t.get_text(), t.get_window_extent(renderer)) for t in texts
-            if t.get_text() and t.get_visible()]  # fmt: skip
+            texts += [
+                tick.label1
+                for tick in axis.get_major_ticks()
+                if low * (1 - 1e-9) - 1e-9 <= tick.get_loc() <= high * (1 + 1e-9) + 1e-9
+                and tick.label1.get_visible()
+            ]
+    return [
+        (t.get_text(), t.get_window_extent(renderer))
+        for t in texts
+        if t.get_text() and t.get_visible()
+    ]
 
 
 def hidden(figure: Figure) -> list[str]:
     """Words that overlap others, or leave the figure."""
     found = boxes(figure)
-    faults = [f"{a!r} over {b!r}" for (a, one), (b, other) in combinations(found, 2)
-              if one.padded(-0.5).overlaps(other.padded(-0.5))]  # fmt: skip
+    faults = [
+        f"{a!r} over {b!r}"
+        for (a, one), (b, other) in combinations(found, 2)
+        if one.padded(-0.5).overlaps(other.padded(-0.5))
+    ]
     whole = figure.bbox.padded(1)
     return faults + [
         f"{name!r} leaves the figure"
@@ -242,10 +270,15 @@ def test_differences_and_multipliers_are_those_of_the_tables(
 
 def test_crossovers_say_what_is_not_in_range(usual: tuple[Study, Comparison, Drawing]) -> None:
     fitted = usual[0]
-    table = pd.DataFrame({
-        "method_a": ["random", "random"], "method_b": ["perplexity", "influence"],
-        "tokens": [8e6, np.nan], "ci_low": [4e6, np.nan], "ci_high": [np.inf, np.nan],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "method_a": ["random", "random"],
+            "method_b": ["perplexity", "influence"],
+            "tokens": [8e6, np.nan],
+            "ci_low": [4e6, np.nan],
+            "ci_high": [np.inf, np.nan],
+        }
+    )
     axes = compared.crossovers(fitted, table).axes[0]
     assert [text.get_text() for text in axes.texts] == ["none in range"]
     assert [8e6] in [list(line.get_xdata()) for line in axes.lines]
@@ -291,10 +324,13 @@ def test_a_trunk_costs_once_however_many_branch_off_it() -> None:
     """Two seeds; branches at 3 and 7 hours of a trunk, 1 and 2 hours each; beside them, one cell
     that has no trunk."""
     results = pd.DataFrame(
-        {"method": ["a"] * 4 + ["b"], "seed": [0, 0, 1, 1, 0],
-         "device_hours": [4.0, 9.0, 4.0, 9.0, 5.0],
-         "own_device_hours": [1.0, 2.0, 1.0, 2.0, np.nan]}
-    )  # fmt: skip
+        {
+            "method": ["a"] * 4 + ["b"],
+            "seed": [0, 0, 1, 1, 0],
+            "device_hours": [4.0, 9.0, 4.0, 9.0, 5.0],
+            "own_device_hours": [1.0, 2.0, 1.0, 2.0, np.nan],
+        }
+    )
     assert runs.hours(["a", "b"], None, results)["train"].to_dict() == {"a": 20.0, "b": 5.0}
 
 
@@ -311,8 +347,10 @@ def test_files_are_the_same_bytes_and_svg_ids_do_not_clash(
         assert svg(figure, "figure").encode() == written[-1][2]
     assert written[0] == written[1]
     assert b"/Type0" in written[0][1] or b"/TrueType" in written[0][1]
-    clips = [{part.split('"')[0] for part in svg(figure, name).split('clipPath id="')[1:]}
-             for name in ("a", "b")]  # fmt: skip
+    clips = [
+        {part.split('"')[0] for part in svg(figure, name).split('clipPath id="')[1:]}
+        for name in ("a", "b")
+    ]
     assert clips[0]
     assert not clips[0] & clips[1]
 

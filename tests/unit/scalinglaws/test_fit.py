@@ -53,8 +53,9 @@ def test_profile_intervals_of_a_linear_parameter_are_the_t_intervals() -> None:
     tokens = np.repeat(np.geomspace(1e4, 1e8, 12), 20)
     fit = fit_law(Power(), tokens, 2.5 + 400 * tokens**-0.45 + rng.normal(0, 0.01, len(tokens)))
     low, high = fit.intervals["E"]
-    design = np.stack([np.ones_like(tokens), tokens**-0.45,
-                       -400 * np.log(tokens) * tokens**-0.45], axis=1)  # fmt: skip
+    design = np.stack(
+        [np.ones_like(tokens), tokens**-0.45, -400 * np.log(tokens) * tokens**-0.45], axis=1
+    )
     variance = np.linalg.inv(design.T @ design)[0, 0] * fit.objective / (len(tokens) - 3)
     assert (high - low) / 2 == pytest.approx(1.97 * np.sqrt(variance), rel=0.05)
     assert low < fit.estimates["E"] < high

@@ -91,24 +91,30 @@ CASES = {
     "rectified, L0 free": Case(
         Rectified(), PLAIN, {"E": 3.0, "D0": 3e7, "beta": 0.6, "L0": 4.0}, rectified
     ),
-    "transfer": Case(
-        Transfer(), PLAIN, {"E": 2.5, "B": 400, "Deff": 8e6, "beta": 0.4}, transfer
-    ),
+    "transfer": Case(Transfer(), PLAIN, {"E": 2.5, "B": 400, "Deff": 8e6, "beta": 0.4}, transfer),
     "chinchilla": Case(
-        Chinchilla(), Points(np.repeat(np.geomspace(1e8, 1e11, 4), 6), SIZES),
-        {"E": 1.8, "A": 480, "B": 2000, "alpha": 0.35, "beta": 0.37}, chinchilla,
+        Chinchilla(),
+        Points(np.repeat(np.geomspace(1e8, 1e11, 4), 6), SIZES),
+        {"E": 1.8, "A": 480, "B": 2000, "alpha": 0.35, "beta": 0.37},
+        chinchilla,
     ),
     "data-constrained": Case(
         DataConstrained(),
-        Points(np.tile(np.geomspace(1e6, 1e9, 8), 3), None,
-               np.minimum(np.tile(np.geomspace(1e6, 1e9, 8), 3), np.repeat([1e6, 1e7, 1e8], 8))),
-        {"E": 2.5, "B": 400, "beta": 0.35, "Rstar": 15.0}, repeated,
+        Points(
+            np.tile(np.geomspace(1e6, 1e9, 8), 3),
+            None,
+            np.minimum(np.tile(np.geomspace(1e6, 1e9, 8), 3), np.repeat([1e6, 1e7, 1e8], 8)),
+        ),
+        {"E": 2.5, "B": 400, "beta": 0.35, "Rstar": 15.0},
+        repeated,
     ),
     "broken": Case(
-        Broken(), PLAIN,
-        {"E": 1.5, "B": 30, "beta": 0.15, "Db": 4e7, "gamma": 0.4, "width": 0.3}, broken,
+        Broken(),
+        PLAIN,
+        {"E": 1.5, "B": 30, "beta": 0.15, "Db": 4e7, "gamma": 0.4, "width": 0.3},
+        broken,
     ),
-}  # fmt: skip
+}
 
 
 def test_every_law_has_a_case() -> None:
@@ -151,8 +157,9 @@ def test_no_other_optimizer_finds_less_of_hubers_loss(case: Case) -> None:
         missed = np.log(case.curve(case.x, *np.exp(logs))) - np.log(losses)
         return 1e3 * float(special.huber(DELTA, missed).sum())
 
-    assert fit.objective == pytest.approx(objective(np.log([fit.estimates[n] for n in case.truth]))
-                                          / 1e3, rel=1e-9)  # fmt: skip
+    assert fit.objective == pytest.approx(
+        objective(np.log([fit.estimates[n] for n in case.truth])) / 1e3, rel=1e-9
+    )
     best = np.log(list(case.truth.values()))
     options = {"maxiter": 4000, "xatol": 1e-10, "fatol": 1e-14}
     for _ in range(3):
@@ -277,9 +284,16 @@ def refused(law: Law, x: Points) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize(("law", "least"), [
-    (Power(), 3), (Rectified(4.0), 3), (Rectified(), 4), (Transfer(), 4), (Broken(), 6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("law", "least"),
+    [
+        (Power(), 3),
+        (Rectified(4.0), 3),
+        (Rectified(), 4),
+        (Transfer(), 4),
+        (Broken(), 6),
+    ],
+)
 def test_too_few_budgets_say_how_many_more(law: Law, least: int) -> None:
     tokens = np.repeat(np.geomspace(1e6, 1e8, least - 2), 3)
     said = refused(law, Points(tokens))

@@ -18,8 +18,14 @@ from scalinglaws.tables import Table
 
 HOSTILE = "\"><script>alert('x')</script>&amp; $title"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><path id="a"/></svg>'
-FRAME = pd.DataFrame({HOSTILE: [HOSTILE, "b"], "loss": [np.inf, 0.1], "ci_low": [0, np.nan],
-                      "ci_high": [np.nan, np.nan]})  # fmt: skip
+FRAME = pd.DataFrame(
+    {
+        HOSTILE: [HOSTILE, "b"],
+        "loss": [np.inf, 0.1],
+        "ci_low": [0, np.nan],
+        "ci_high": [np.nan, np.nan],
+    }
+)
 _VOID = {"meta", "link", "img", "input"}
 
 

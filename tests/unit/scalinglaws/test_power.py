@@ -282,12 +282,24 @@ def test_a_pilot_too_small_for_noise_or_curve_is_said() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [lambda: Noise(0.0), lambda: Noise(0.1, 1.0), lambda: Noise(float("nan")), lambda: Design(()),
-     lambda: Design((1e6, 1e6)), lambda: Design((-1.0,)), lambda: Design((1e6,), 0),
-     lambda: Design((1e6,), power=0.01), lambda: Design((1e6,), confidence=1.0), lambda: Effect(),
-     lambda: Effect(0.1, 1.2), lambda: Effect(-0.1), lambda: Effect(multiplier=1.0),
-     lambda: assumed_curve((1e6,), -1.0), lambda: assumed_curve((1e6,), exponent=0.0)],
-)  # fmt: skip
+    [
+        lambda: Noise(0.0),
+        lambda: Noise(0.1, 1.0),
+        lambda: Noise(float("nan")),
+        lambda: Design(()),
+        lambda: Design((1e6, 1e6)),
+        lambda: Design((-1.0,)),
+        lambda: Design((1e6,), 0),
+        lambda: Design((1e6,), power=0.01),
+        lambda: Design((1e6,), confidence=1.0),
+        lambda: Effect(),
+        lambda: Effect(0.1, 1.2),
+        lambda: Effect(-0.1),
+        lambda: Effect(multiplier=1.0),
+        lambda: assumed_curve((1e6,), -1.0),
+        lambda: assumed_curve((1e6,), exponent=0.0),
+    ],
+)
 def test_values_that_make_no_sense_are_refused(wrong: object) -> None:
     assert callable(wrong)
     with pytest.raises(AnalysisError, match=r"must be|one of the two"):

@@ -59,8 +59,13 @@ def objective(theta: Array, x: Points, losses: Array) -> tuple[float, Array]:
     """Sum of Huber's loss and its gradient in log E, log A, log B, alpha, beta."""
     assert x.model_size is not None
     log_size, log_tokens = np.log(x.model_size), np.log(x.tokens)
-    parts = np.stack([np.full_like(log_size, theta[0]), theta[1] - theta[3] * log_size,
-                      theta[2] - theta[4] * log_tokens])  # fmt: skip
+    parts = np.stack(
+        [
+            np.full_like(log_size, theta[0]),
+            theta[1] - theta[3] * log_size,
+            theta[2] - theta[4] * log_tokens,
+        ]
+    )
     missed = special.logsumexp(parts, axis=0) - np.log(losses)
     pull = np.clip(missed, -DELTA, DELTA)
     share = special.softmax(parts, axis=0) * pull
@@ -99,8 +104,9 @@ def test_epochs_fit_from_far_starts(epoch: tuple[Points, Array], start: Array) -
     assert direct.gradient[0] < 1e-6
     named = dict(zip(EPOCH, [*direct.amplitudes[0], *np.exp(direct.logs[0])], strict=True))
     assert named == pytest.approx(EPOCH, rel=0.03)
-    begun = fit_law(Chinchilla(), x, losses, objective="huber", begin=np.log(start[None, 3:]),
-                    intervals=False)  # fmt: skip
+    begun = fit_law(
+        Chinchilla(), x, losses, objective="huber", begin=np.log(start[None, 3:]), intervals=False
+    )
     assert begun.converged
     assert begun.objective == pytest.approx(direct.objective[0], rel=1e-9)
 
@@ -181,8 +187,9 @@ def held_out(table: pd.DataFrame) -> list[float]:
     for _, part in table.groupby(["train_data", "N"]):
         if part["D"].nunique() < 5:
             continue
-        fit = fit_law(Power(), part["D"].to_numpy(float), part["loss_c4_val"].to_numpy(float),
-                      intervals=False)  # fmt: skip
+        fit = fit_law(
+            Power(), part["D"].to_numpy(float), part["loss_c4_val"].to_numpy(float), intervals=False
+        )
         assert fit.converged
         missed.append(extrapolation(fit))
     return missed

@@ -17,12 +17,16 @@ BUDGETS = (64_000, 128_000, 256_000, 512_000)
 def clean(methods: tuple[str, ...] = ("random", "chosen"), seeds: int = 2) -> pd.DataFrame:
     """Falling losses, 0.5 % apart between methods and 0.1 % between seeds."""
     rows = [
-        {"method": method, "tokens": tokens, "seed": seed,
-         "loss": (3.0 + 40 * tokens**-0.4) * (1 - 0.005 * place) * (1 + 0.001 * seed)}
+        {
+            "method": method,
+            "tokens": tokens,
+            "seed": seed,
+            "loss": (3.0 + 40 * tokens**-0.4) * (1 - 0.005 * place) * (1 + 0.001 * seed),
+        }
         for place, method in enumerate(methods)
         for seed in range(seeds)
         for tokens in BUDGETS
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -50,16 +54,19 @@ def test_a_clean_table_is_taken_as_it_is() -> None:
     assert (read.frame["budget"] == read.frame["tokens"]).all()
 
 
-@pytest.mark.parametrize(("row", "column", "value", "said"), [
-    (3, "loss", "diverged", ["line 5", "random at 512,000 tokens", "`diverged` is no loss"]),
-    (3, "loss", np.inf, ["line 5", "`inf` is no loss"]),
-    (3, "loss", None, ["line 5", "run the cells again"]),
-    (9, "loss", 0.0, ["line 11", "chosen at 128,000 tokens", "loss is 0"]),
-    (9, "loss", -3.1, ["line 11", "loss is -3.1", "nats a token"]),
-    (9, "tokens", -5, ["line 11", "tokens is -5"]),
-    (9, "tokens", "many", ["line 11, chosen", "`many` is no count"]),
-    (9, "method", " ", ["line 11", "names no method"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "column", "value", "said"),
+    [
+        (3, "loss", "diverged", ["line 5", "random at 512,000 tokens", "`diverged` is no loss"]),
+        (3, "loss", np.inf, ["line 5", "`inf` is no loss"]),
+        (3, "loss", None, ["line 5", "run the cells again"]),
+        (9, "loss", 0.0, ["line 11", "chosen at 128,000 tokens", "loss is 0"]),
+        (9, "loss", -3.1, ["line 11", "loss is -3.1", "nats a token"]),
+        (9, "tokens", -5, ["line 11", "tokens is -5"]),
+        (9, "tokens", "many", ["line 11, chosen", "`many` is no count"]),
+        (9, "method", " ", ["line 11", "names no method"]),
+    ],
+)
 def test_a_row_that_cannot_be_used_is_left_out_and_named(
     tmp_path: Path, row: int, column: str, value: Any, said: list[str]
 ) -> None:
@@ -95,11 +102,24 @@ def test_rows_of_a_frame_are_named_by_its_index() -> None:
     assert read_losses(table).left_out["where"].tolist() == ["row 103"]
 
 
-@pytest.mark.parametrize(("text", "count"), [
-    ("64k", 64e3), ("1.5B", 1.5e9), ("1.1M", 1.1e6), (" 2 G", 2e9), ("3t", 3e12), ("64,000", 64e3),
-    ("64_000", 64e3), ("1e6", 1e6), ("2.5e+3", 2500), ("+7", 7), (64000, 64e3), (2.5, 2.5),
-    ("1.001k", 1001),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("64k", 64e3),
+        ("1.5B", 1.5e9),
+        ("1.1M", 1.1e6),
+        (" 2 G", 2e9),
+        ("3t", 3e12),
+        ("64,000", 64e3),
+        ("64_000", 64e3),
+        ("1e6", 1e6),
+        ("2.5e+3", 2500),
+        ("+7", 7),
+        (64000, 64e3),
+        (2.5, 2.5),
+        ("1.001k", 1001),
+    ],
+)
 def test_counts_are_read_as_people_write_them(text: Any, count: float) -> None:
     assert count_of(text) == count
 
@@ -222,10 +242,13 @@ def test_budgets_that_differ_slightly_are_one_level() -> None:
     assert set(read.frame["tokens"]) > set(read.frame["budget"])
 
 
-@pytest.mark.parametrize(("unit", "said"), [
-    (lambda nats: nats / np.log(2), "1.443 times those of random at every budget, as bits"),
-    (np.exp, "chosen has losses about 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        (lambda nats: nats / np.log(2), "1.443 times those of random at every budget, as bits"),
+        (np.exp, "chosen has losses about 2"),
+    ],
+)
 def test_losses_in_another_unit_are_warned_of_and_kept(unit: Any, said: str) -> None:
     table = clean()
     chosen = table["method"] == "chosen"
@@ -265,14 +288,20 @@ def test_budgets_in_another_unit_are_warned_of(factor: float) -> None:
 
 @pytest.mark.parametrize(
     ("table", "columns", "message"),
-    [(pd.DataFrame({"tokens": [1]}), None, "no column `loss`; the table has tokens; map it"),
-     (pd.DataFrame({"tokens": [1], "loss": [np.nan]}), None, "can be analysed: left out 1 row"),
-     (pd.DataFrame({"tokens": [], "loss": []}), None, "it has no rows"),
-     (clean(), {"loss": "nll"}, "`loss` is mapped to `nll`, which is no column"),
-     (clean(), {"token": "tokens"}, "no column `token` to map; known: method"),
-     (pd.DataFrame([[1, 2, 3]], columns=["tokens", "loss", "loss"]), None, "two columns are call"),
-     (Path("nowhere.csv"), None, "no such file")],
-)  # fmt: skip
+    [
+        (pd.DataFrame({"tokens": [1]}), None, "no column `loss`; the table has tokens; map it"),
+        (pd.DataFrame({"tokens": [1], "loss": [np.nan]}), None, "can be analysed: left out 1 row"),
+        (pd.DataFrame({"tokens": [], "loss": []}), None, "it has no rows"),
+        (clean(), {"loss": "nll"}, "`loss` is mapped to `nll`, which is no column"),
+        (clean(), {"token": "tokens"}, "no column `token` to map; known: method"),
+        (
+            pd.DataFrame([[1, 2, 3]], columns=["tokens", "loss", "loss"]),
+            None,
+            "two columns are call",
+        ),
+        (Path("nowhere.csv"), None, "no such file"),
+    ],
+)
 def test_tables_that_are_none(table: Any, columns: Any, message: str) -> None:
     with pytest.raises(AnalysisError, match=message):
         read_losses(table, columns)
@@ -332,8 +361,13 @@ def test_every_row_is_used_or_left_out_with_a_reason_in_any_order() -> None:
     for _ in range(60):
         table = random_table(rng, seeds=2).assign(unique_tokens=lambda t: t["tokens"])
         table = pd.concat([table, table.sample(2, random_state=1)]).reset_index(drop=True)
-        for column, value in (("loss", np.nan), ("loss", -1.0), ("tokens", 0.0),
-                              ("unique_tokens", 1e12), ("loss", 50.0)):  # fmt: skip
+        for column, value in (
+            ("loss", np.nan),
+            ("loss", -1.0),
+            ("tokens", 0.0),
+            ("unique_tokens", 1e12),
+            ("loss", 50.0),
+        ):
             table.loc[rng.integers(len(table)), column] = value
         read = read_losses(table)
         assert len(read.frame) + len(read.left_out) == len(table)

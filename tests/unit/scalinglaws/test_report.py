@@ -77,13 +77,13 @@ def test_selection_that_costs_is_worth_less(analysis: Analysis) -> None:
 
 def test_everything_is_written(written: Path) -> None:
     fits = pd.read_csv(written / "fits.csv")
-    assert list(fits.columns) == ["law", "method", "parameter", "estimate", "ci_low", "ci_high",
-                                  "converged", "identified"]  # fmt: skip
+    columns = "law method parameter estimate ci_low ci_high converged identified"
+    assert list(fits.columns) == columns.split()
     held = pd.read_csv(written / "holdout.csv")
-    assert list(held.columns) == ["law", "method", "tokens", "loss", "predicted", "ci_low",
-                                  "ci_high", "relative_error"]  # fmt: skip
-    for name in ("parameters", "model-choice", "differences", "multipliers", "nested-tests",
-                 "cells", "checklist", "diagnostics"):  # fmt: skip
+    columns = "law method tokens loss predicted ci_low ci_high relative_error"
+    assert list(held.columns) == columns.split()
+    names = "parameters model-choice differences multipliers nested-tests cells checklist"
+    for name in [*names.split(), "diagnostics"]:
         assert (written / "tables" / f"{name}.tex").read_text().count(r"\toprule") == 1
         assert json.loads((written / "tables" / f"{name}.json").read_text())
     for suffix in ("png", "pdf", "svg"):

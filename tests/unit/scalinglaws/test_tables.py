@@ -98,8 +98,11 @@ def test_an_interval_shares_the_cell_of_its_estimate() -> None:
         "seed",
     ]
     estimates = shown["loss [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]"]
-    assert [cell.text for cell in estimates.cells] == ["0.3333 [0.1000, open]", "−3.1416 [−∞, ∞]",
-                                                       "∞"]  # fmt: skip
+    assert [cell.text for cell in estimates.cells] == [
+        "0.3333 [0.1000, open]",
+        "−3.1416 [−∞, ∞]",
+        "∞",
+    ]
     assert [cell.value for cell in estimates.cells] == [1 / 3, -np.pi, np.inf]
     assert estimates.numeric
     assert not shown["paired"].numeric
@@ -114,15 +117,29 @@ def test_csv_and_json_keep_every_digit(tmp_path: Path) -> None:
     assert losses == list(FRAME["loss"])
     records = json.loads(paths[1].read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert records[1]["loss"] == -np.pi
-    assert records[2] == {"method": "<script>", "tokens": None, "loss": None, "ci_low": None,
-                          "ci_high": None, "paired": True, "seed": 3000}  # fmt: skip
+    assert records[2] == {
+        "method": "<script>",
+        "tokens": None,
+        "loss": None,
+        "ci_low": None,
+        "ci_high": None,
+        "paired": True,
+        "seed": 3000,
+    }
 
 
 def test_latex_has_booktabs_a_label_and_no_bare_special_character() -> None:
     text = latex(TABLE)
-    for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:losses}",
-                 r"a\_b \& 50\% of \{x\}", r"\begin{tabular}{lrrlr}",
-                 r"0.3333 [0.1000, open]", r"$-$3.1416 [$-$$\infty$, $\infty$]"):  # fmt: skip
+    for part in (
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+        r"\label{tab:losses}",
+        r"a\_b \& 50\% of \{x\}",
+        r"\begin{tabular}{lrrlr}",
+        r"0.3333 [0.1000, open]",
+        r"$-$3.1416 [$-$$\infty$, $\infty$]",
+    ):
         assert part in text
     assert "nan" not in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]

@@ -96,14 +96,17 @@ def test_absolute_bounds_are_perplexities(pool: Candidates) -> None:
 
 @pytest.mark.parametrize(
     ("params", "message"),
-    [({"method": "randm"}, "did you mean `random`"), ({"method": "perplexity"}, "one keep rule"),
-     ({"method": "perplexity", "keep": "low"}, "one keep rule"),
-     ({"method": "perplexity", "percentiles": [60, 40]}, "must rise"),
-     ({"method": "perplexity", "percentiles": [0, 140]}, "between 0 and 100"),
-     ({"method": "perplexity", "keep": "low", "rat": 0.3}, "did you mean `rate`"),
-     ({"method": "random", "rate": 0.3}, "its parameters: none"),
-     ({"method": "perplexity", "keep": "low", "rate": 1.5}, "`rate`")],
-)  # fmt: skip
+    [
+        ({"method": "randm"}, "did you mean `random`"),
+        ({"method": "perplexity"}, "one keep rule"),
+        ({"method": "perplexity", "keep": "low"}, "one keep rule"),
+        ({"method": "perplexity", "percentiles": [60, 40]}, "must rise"),
+        ({"method": "perplexity", "percentiles": [0, 140]}, "between 0 and 100"),
+        ({"method": "perplexity", "keep": "low", "rat": 0.3}, "did you mean `rate`"),
+        ({"method": "random", "rate": 0.3}, "its parameters: none"),
+        ({"method": "perplexity", "keep": "low", "rate": 1.5}, "`rate`"),
+    ],
+)
 def test_wrong_parameters_name_the_method_and_the_way_out(
     params: dict[str, object], message: str
 ) -> None:

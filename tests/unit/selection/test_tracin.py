@@ -132,7 +132,7 @@ def test_documents_without_a_score_are_not_ranked() -> None:
         ({"keep": "middle"}, "Input should be 'top' or 'bottom'"),
         ({"temprature": 1}, "did you mean `temperature`"),
     ],
-)  # fmt: skip
+)
 def test_wrong_parameters_are_refused_with_the_way_out(
     params: dict[str, object], message: str
 ) -> None:
