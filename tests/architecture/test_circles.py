@@ -17,17 +17,6 @@ Graph = Mapping[str, set[str]]
 KNOWN = [
     # A check of token ids takes the tokenizer whose loading calls it.
     {"hpcscale.data.tokenizer", "hpcscale.data.transformers_ids"},
-    # Builders of tasks hold the Pipeline that makes them, and helpers of a sweep take the Sweep
-    # that calls them: the pipeline has to be divided into plan and run to cut it.
-    {
-        "hpcscale.plan.analysis",
-        "hpcscale.preview.reliability",
-        "hpcscale.preview.separator",
-        "hpcscale.plan.stages",
-        "hpcscale.opened",
-        "hpcscale.plan.tracin",
-        "hpcscale.plan.trunk",
-    },
 ]
 
 

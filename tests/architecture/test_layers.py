@@ -14,8 +14,8 @@ SOURCE = Path(__file__).parents[2] / "src" / "hpcscale"
 ANALYSIS = Path(__file__).parents[2] / "analysis" / "scalinglaws"
 #: Lowest first; a layer imports only itself and what stands before it.
 LAYERS = (
-    "errors types units atomic config data model train influence selection evaluate cluster "
-    "pipeline cli"
+    "errors types units atomic config rundir data model train influence selection evaluate doctor "
+    "plan results cluster worker backends opened preview sweep tools cli"
 ).split()
 ONE_IMPORTER = {
     "submitit": "cluster/executor.py",
@@ -100,7 +100,7 @@ def test_the_analysis_knows_neither_hpcscale_nor_torch() -> None:
     [
         "hpcscale.cli.main",
         "hpcscale.config.load",
-        "hpcscale.opened",
+        "hpcscale.sweep",
         "hpcscale.preview.checks",
         "hpcscale.selection.registry",
     ],

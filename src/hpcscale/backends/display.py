@@ -17,9 +17,10 @@ from rich.table import Table
 
 from hpcscale.config.resources import STAGES
 from hpcscale.plan.array_tasks import ArrayTask
-from hpcscale.plan.graph import Task
+from hpcscale.plan.graph import AnyTask
+from hpcscale.plan.specs import EvaluateSpec
+from hpcscale.rundir.layout import DONE, FAILED, PROGRESS
 from hpcscale.units import format_duration, format_rate
-from hpcscale.worker.context import PROGRESS
 
 _SHOWN = 12
 _BUNDLED = 2
@@ -28,7 +29,7 @@ _BUNDLED = 2
 class Display:
     """Counts per stage, a bar per running task, and a line for what ends."""
 
-    def __init__(self, run_dir: Path, tasks: Sequence[Task], done: set[str]) -> None:
+    def __init__(self, run_dir: Path, tasks: Sequence[AnyTask], done: set[str]) -> None:
         self.run_dir = run_dir
         self.console = Console(stderr=True)
         self.total = Counter(str(task.stage) for task in tasks)
@@ -54,7 +55,7 @@ class Display:
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    def finished(self, *tasks: Task) -> None:
+    def finished(self, *tasks: AnyTask) -> None:
         """Tasks that ended well together; bundles of light ones share a line."""
         for task in tasks:
             self.done[task.stage] += 1
@@ -64,26 +65,26 @@ class Display:
             for task in tasks:
                 self._line(task, task.name + self._outcome(task))
 
-    def _line(self, task: Task, text: str) -> None:
+    def _line(self, task: AnyTask, text: str) -> None:
         count = f"{self.done[task.stage]}/{self.total[task.stage]}"
         elapsed = format_duration(time.monotonic() - self.started)
         self.say(f"[{elapsed:>6}] {task.stage:<9} {count:>7}  {text}")
 
-    def _outcome(self, task: Task) -> str:
+    def _outcome(self, task: AnyTask) -> str:
         """The number that a person waits for, where the task has one."""
         try:
-            facts = json.loads((self.run_dir / task.id / "done.json").read_text())["facts"]
+            facts = json.loads((self.run_dir / task.id / DONE).read_text())["facts"]
         except (OSError, ValueError, KeyError):
             return ""
-        if task.kind == "evaluate":
+        if isinstance(task.spec, EvaluateSpec):
             return f"  loss {facts['loss']:.4f}"
         if "tokens_per_second" in facts:
             return f"  {format_rate(facts['tokens_per_second'])} tokens/s"
         return ""
 
-    def failed(self, task: Task, log: Path) -> None:
+    def failed(self, task: AnyTask, log: Path) -> None:
         try:
-            error = json.loads((self.run_dir / task.id / "failed.json").read_text())["error"]
+            error = json.loads((self.run_dir / task.id / FAILED).read_text())["error"]
         except (OSError, ValueError, KeyError):
             return  # it did not fail: it was stopped, or its input is missing
         self.failures += 1
@@ -93,7 +94,7 @@ class Display:
         if self.console.is_terminal:
             self._live.update(self.render([task for e in running for task in e.tasks[:1]]))
 
-    def render(self, running: Sequence[Task]) -> Group:
+    def render(self, running: Sequence[AnyTask]) -> Group:
         stages = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         for stage in STAGES:
             if self.total[stage]:

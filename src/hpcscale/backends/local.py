@@ -1,4 +1,4 @@
-"""Running a plan on this machine: as many elements side by side as its cores and GPUs carry."""
+"""Running a plan on this machine: as many array tasks side by side as its cores and GPUs carry."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcscale.atomic import DONE, write_json
+from hpcscale.atomic import write_json
+from hpcscale.backends.base import Backend, Say, Submission
 from hpcscale.backends.display import Display
 from hpcscale.cluster.local import LocalJob, core_count, gpu_count, start
+from hpcscale.config.profile import SiteProfile
 from hpcscale.config.resources import Resources
 from hpcscale.errors import Preempted
-from hpcscale.opened import Plan, Sweep
-from hpcscale.plan.array_tasks import ArrayTask, group
-from hpcscale.rundir.attempts import RUNNING, note_killed
-from hpcscale.rundir.state import JOB, State
-from hpcscale.worker.run import FAILED
+from hpcscale.plan.array_tasks import ArrayTask
+from hpcscale.plan.resources import Machine
+from hpcscale.rundir.attempts import note_killed
+from hpcscale.rundir.layout import DONE, FAILED, RUNNING, log_file
+from hpcscale.rundir.state import forget_earlier_end
 
 _POLL = 0.05
 _GRACE = 60.0
@@ -32,7 +34,7 @@ class Interrupted(Preempted):
 
 @dataclass
 class _Slots:
-    """What is free of this machine; an element larger than all of it runs alone."""
+    """What is free of this machine; an array task larger than all of it runs alone."""
 
     cores: int = field(default_factory=core_count)
     gpus: list[int] = field(default_factory=lambda: list(range(gpu_count())))
@@ -51,119 +53,133 @@ def _cores(asked: Resources) -> int:
 
 @dataclass
 class _Running:
-    element: ArrayTask
+    array_task: ArrayTask
     job: LocalJob
     cores: int
     gpus: list[int]
 
 
-def run_local(sweep: Sweep, plan: Plan, display: Display, report: bool = True) -> bool:
-    """Run what the plan starts; True when everything that it needs is done.
+class Local(Backend):
+    """Worker processes on this machine."""
 
-    A failed task leaves the cells that do not need it running. Raises Interrupted on Ctrl-C,
-    after the running tasks have saved their state.
-    """
-    waiting = group([task for task in plan.start if task is not sweep.analysis])
-    done = {name for name, state in plan.states.items() if state.state is State.DONE}
-    running: list[_Running] = []
-    slots = _Slots()
-    with _interruptible() as interrupted:
-        try:
-            while waiting or running:
-                if interrupted():
-                    raise Interrupted("stopped")
-                waiting = _launch(sweep, waiting, running, slots, done)
-                if not running:
-                    break  # what still waits needs something that failed
-                _collect(sweep, running, slots, done, display)
-                display.refresh([r.element for r in running])
-            if sweep.analysis in plan.start:
-                _run_analysis(sweep, slots, done, display, interrupted)
-        except Interrupted:
-            _stop(running, display)
-            raise
-    wanted = (*plan.needed, sweep.analysis) if report else plan.needed
-    return all(task.id in done for task in wanted)
+    name = "local"
 
+    def affinity(self) -> int:
+        return 1
 
-def _launch(
-    sweep: Sweep, waiting: list[ArrayTask], running: list[_Running], slots: _Slots, done: set[str]
-) -> list[ArrayTask]:
-    left = []
-    for element in waiting:
-        asked = sweep.resources(element.stage)
-        if element.waits_for() <= done and slots.fits(asked, all_free=not running):
-            running.append(_start(sweep, element, asked, slots))
-        else:
-            left.append(element)
-    return left
+    def machine(self, profile: SiteProfile) -> Machine:
+        return this_machine()
+
+    def start(self, submission: Submission, display: Display, say: Say) -> bool:
+        """Raises Interrupted on Ctrl-C, after the running tasks have saved their state."""
+        run = _Run(submission, display)
+        with display, _interruptible() as interrupted:
+            try:
+                while run.waiting or run.running:
+                    if interrupted():
+                        raise Interrupted("stopped")
+                    run.drop_what_cannot_start()
+                    run.launch()
+                    run.collect()
+                    display.refresh([item.array_task for item in run.running])
+            except Interrupted:
+                _stop(run.running, display)
+                raise
+        return all(task.id in run.done for task in submission.tasks)
 
 
-def _start(sweep: Sweep, element: ArrayTask, asked: Resources, slots: _Slots) -> _Running:
-    assert isinstance(asked.gpus, int)
-    assert isinstance(asked.cpus, int)
-    cores = _cores(asked)
-    gpus, slots.gpus = slots.gpus[: asked.gpus], slots.gpus[asked.gpus :]
-    slots.cores -= cores
-    for task_id in element.ids:
-        (sweep.run_dir / task_id / JOB).unlink(missing_ok=True)
-        (sweep.run_dir / task_id / FAILED).unlink(missing_ok=True)
-    job = start(
-        sweep.run_dir,
-        element.ids,
-        ranks=asked.gpus or asked.ranks,
-        cpus=asked.cpus,
-        gpus=gpus,
-        log=log_path(sweep.run_dir, element),
-    )
-    return _Running(element, job, cores, gpus)
+def this_machine() -> Machine:
+    return Machine(gpu_count(), core_count(), side_by_side=True)
 
 
-def log_path(run_dir: Path, element: ArrayTask) -> Path:
-    return run_dir / "logs" / f"{element.ids[0].replace('/', '-')}.log"
+class _Run:
+    """What waits, what runs and what is done of one submission."""
 
+    def __init__(self, submission: Submission, display: Display) -> None:
+        self.run_dir, self.display = submission.run_dir, display
+        order = {task.id: number for number, task in enumerate(submission.tasks)}
+        self.waiting = sorted(
+            ((one, array.resources) for array in submission.arrays for one in array.array_tasks),
+            key=lambda item: order[item[0].ids[0]],
+        )
+        self.running: list[_Running] = []
+        self.done = set(submission.done)
+        self.pending = {task.id for task in submission.tasks}
+        self.slots = _Slots()
 
-def _collect(
-    sweep: Sweep, running: list[_Running], slots: _Slots, done: set[str], display: Display
-) -> None:
-    """Wait a moment, then take in what has ended."""
-    time.sleep(_POLL)
-    for item in list(running):
-        code = item.job.poll()
-        if code is None:
-            continue
-        running.remove(item)
-        slots.cores += item.cores
-        slots.gpus = sorted(slots.gpus + item.gpus)
-        ended = [t for t in item.element.tasks if (sweep.run_dir / t.id / DONE).exists()]
-        done.update(task.id for task in ended)
-        display.finished(*ended)
-        for task in item.element.tasks:
+    def launch(self) -> None:
+        """Start what has its inputs and fits into what is free."""
+        left = []
+        for one, asked in self.waiting:
+            ready = one.reads() <= self.done and not one.follows() & self.pending
+            if ready and self.slots.fits(asked, all_free=not self.running):
+                self.running.append(self._start(one, asked))
+            else:
+                left.append((one, asked))
+        self.waiting = left
+
+    def drop_what_cannot_start(self) -> None:
+        """An input that is neither done nor about to be has failed."""
+        before = -1
+        while len(self.waiting) != before:
+            before, left = len(self.waiting), []
+            for one, asked in self.waiting:
+                if one.reads() - self.done - self.pending:
+                    self.pending -= set(one.ids)
+                else:
+                    left.append((one, asked))
+            self.waiting = left
+
+    def collect(self) -> None:
+        """Wait a moment, then take in what has ended."""
+        if not self.running:
+            return
+        time.sleep(_POLL)
+        for item in list(self.running):
+            code = item.job.poll()
+            if code is None:
+                continue
+            self.running.remove(item)
+            self.slots.cores += item.cores
+            self.slots.gpus = sorted(self.slots.gpus + item.gpus)
+            self._end(item.array_task, code)
+
+    def _start(self, one: ArrayTask, asked: Resources) -> _Running:
+        assert isinstance(asked.gpus, int)
+        assert isinstance(asked.cpus, int)
+        cores = _cores(asked)
+        gpus, self.slots.gpus = self.slots.gpus[: asked.gpus], self.slots.gpus[asked.gpus :]
+        self.slots.cores -= cores
+        for task_id in one.ids:
+            forget_earlier_end(self.run_dir / task_id)
+        job = start(
+            self.run_dir,
+            one.ids,
+            ranks=asked.gpus or asked.ranks,
+            cpus=asked.cpus,
+            gpus=gpus,
+            log=log_file(self.run_dir, one.ids[0]),
+        )
+        return _Running(one, job, cores, gpus)
+
+    def _end(self, one: ArrayTask, code: int) -> None:
+        ended = [task for task in one.tasks if (self.run_dir / task.id / DONE).exists()]
+        self.pending -= set(one.ids)
+        self.done.update(task.id for task in ended)
+        self.display.finished(*ended)
+        for task in one.tasks:
             if task not in ended:
-                _note_death(sweep, task.id, task.key, code)
-                display.failed(task, log_path(sweep.run_dir, item.element))
+                _note_death(self.run_dir / task.id, task.key, code)
+                self.display.failed(task, log_file(self.run_dir, one.ids[0]))
 
 
-def _note_death(sweep: Sweep, task_id: str, key: str, code: int) -> None:
+def _note_death(directory: Path, key: str, code: int) -> None:
     """A process killed from outside could not say so itself."""
-    directory = sweep.run_dir / task_id
     if code < 0 and (directory / RUNNING).exists():
         note_killed(directory)
         if not (directory / FAILED).exists():
             reason = f"killed by signal {-code} ({signal.Signals(-code).name})"
             write_json(directory / FAILED, {"key": key, "error": reason, "at": time.time()})
-
-
-def _run_analysis(
-    sweep: Sweep, slots: _Slots, done: set[str], display: Display, interrupted: Callable[[], bool]
-) -> None:
-    element = ArrayTask((sweep.analysis,))
-    job = [_start(sweep, element, sweep.resources("analyse"), slots)]
-    while job:
-        if interrupted():
-            job[0].job.kill()
-            raise Interrupted("stopped")
-        _collect(sweep, job, slots, done, display)
 
 
 def _stop(running: list[_Running], display: Display) -> None:
@@ -172,7 +188,9 @@ def _stop(running: list[_Running], display: Display) -> None:
     deadline = time.monotonic() + _GRACE
     try:
         for item in running:
-            item.job.terminate()
+            # Tasks that lie at a fixed place have nothing to save.
+            fixed = item.array_task.tasks[0].kind.fixed
+            item.job.kill() if fixed else item.job.terminate()
         while any(item.job.poll() is None for item in running) and time.monotonic() < deadline:
             time.sleep(_POLL)
     except KeyboardInterrupt:

@@ -1,73 +1,106 @@
-"""Turning a plan into job arrays: one a stage, depth and resource shape, ``afterany`` between."""
+"""Job arrays of Slurm, with ``afterany`` between them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from hpcscale.atomic import write_json
-from hpcscale.config.resources import Resources, StageName
-from hpcscale.opened import Plan, Sweep
-from hpcscale.plan.array_tasks import ArrayTask, group
-from hpcscale.rundir.state import JOB
+from hpcscale.backends.base import Queue, Submission
+from hpcscale.cluster import liveness
+from hpcscale.cluster.environment import unused_options
+from hpcscale.cluster.nodes import job_ends, node_failures
+from hpcscale.cluster.restart import signal_lead
+from hpcscale.config.profile import SiteProfile
+from hpcscale.config.resources import Resources
+from hpcscale.plan.array_tasks import Array
+from hpcscale.plan.resources import Machine
+from hpcscale.rundir.layout import LOGS
+from hpcscale.rundir.state import Liveness
 
 if TYPE_CHECKING:
     from hpcscale.cluster.executor import SlurmExecutor
 
-
-@dataclass(frozen=True)
-class Array:
-    """One job array: elements of equal shape whose inputs come from earlier arrays."""
-
-    stage: StageName
-    resources: Resources
-    elements: tuple[ArrayTask, ...]
-
-    @property
-    def payloads(self) -> list[list[str]]:
-        return [element.ids for element in self.elements]
+_FAILURES = 2
 
 
-def arrays(sweep: Sweep, plan: Plan) -> list[Array]:
-    """The arrays of a plan, each behind those that it waits for."""
-    by_shape: dict[tuple[int, StageName], list[ArrayTask]] = {}
-    tasks = [task for task in plan.start if task is not sweep.analysis]
-    for element in group(tasks):
-        depth = max(sweep.graph.depth[task.id] for task in element.tasks[:1])
-        by_shape.setdefault((depth, element.stage), []).append(element)
-    ordered = [
-        Array(stage, sweep.resources(stage), tuple(elements))
-        for (_, stage), elements in sorted(by_shape.items(), key=lambda item: item[0])
-    ]
-    if sweep.analysis in plan.start:
-        last = ArrayTask((sweep.analysis,))
-        ordered.append(Array("analyse", sweep.resources("analyse"), (last,)))
-    return ordered
+class Slurm(Queue):
+    """The cluster whose controller answers here."""
 
+    name = "slurm"
 
-def submit(sweep: Sweep, plan: Plan, executor: SlurmExecutor) -> Iterator[tuple[Array, list[str]]]:
-    """Submit array by array and yield each with its job ids, so that what was submitted is known
-    even where a later submission is refused."""
-    jobs = {name: state.job for name, state in plan.states.items() if state.alive and state.job}
-    for array in arrays(sweep, plan):
-        if array.stage == "analyse":
-            waits_for = set(jobs)
-        else:
-            waits_for = {name for element in array.elements for name in element.waits_for()}
-        parents = {job.partition("_")[0] for name in waits_for if (job := jobs.get(name))}
-        ids = executor.submit(
+    def affinity(self) -> int:
+        return 2 if liveness.slurm_available() else 0
+
+    def problem(self) -> str | None:
+        if liveness.slurm_available():
+            return None
+        return (
+            "no Slurm answers here (`sinfo` fails); log in to a node of the cluster, or run on "
+            "this machine with --executor local"
+        )
+
+    def machine(self, profile: SiteProfile) -> Machine:
+        return Machine(profile.gpus_per_node, profile.cpus_per_node, False, profile.memory_per_node)
+
+    def check(self, profile: SiteProfile, partitions: Collection[str]) -> None:
+        for name in sorted(partitions):
+            liveness.check_partition(name)
+
+    def notes(self, profile: SiteProfile) -> list[str]:
+        return unused_options(os.environ, profile)
+
+    def submit(self, submission: Submission, array: Array, after: Sequence[str]) -> list[str]:
+        # A job array is waited for as a whole.
+        parents = dict.fromkeys(self.array_of(job) for job in after)
+        return _executor(submission).submit(
             stage=array.stage,
-            name=f"{sweep.config.name}-{array.stage}",
+            name=submission.job_name(array),
             resources=array.resources,
             payloads=array.payloads,
-            run_dir=sweep.run_dir,
-            dependencies=sorted(parents),
+            run_dir=submission.run_dir,
+            dependencies=list(parents),
         )
-        for element, job in zip(array.elements, ids, strict=True):
-            for task in element.tasks:
-                record = {"executor": "slurm", "id": job, "at": time.time()}
-                write_json(sweep.run_dir / task.id / JOB, record)
-                jobs[task.id] = job
-        yield array, ids
+
+    def preview(self, submission: Submission) -> list[str]:
+        return [_script(submission, array) for array in submission.arrays]
+
+    def alive(self, jobs: Sequence[str]) -> dict[str, Liveness]:
+        return liveness.alive(jobs)
+
+    def ended(self, jobs: Sequence[str]) -> dict[str, str]:
+        return job_ends(jobs)
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        liveness.cancel(jobs)
+
+    def bad_nodes(self, jobs: Sequence[str]) -> list[str]:
+        arrays = sorted({self.array_of(job) for job in jobs})
+        return sorted(node for node, n in node_failures(arrays).items() if n >= _FAILURES)
+
+    def stop_lead(self, profile: SiteProfile, resources: Resources) -> int | None:
+        return signal_lead(profile, resources)
+
+    def array_of(self, job: str) -> str:
+        return job.partition("_")[0]
+
+
+def _executor(submission: Submission) -> SlurmExecutor:
+    from hpcscale.cluster.executor import SlurmExecutor
+
+    return SlurmExecutor(submission.profile, submission.run_dir / LOGS, submission.avoid)
+
+
+def _script(submission: Submission, array: Array) -> str:
+    """The sbatch script of an array, under a title; dependencies are known once it is submitted."""
+    script = _executor(submission).render(
+        stage=array.stage,
+        name=submission.job_name(array),
+        resources=array.resources,
+        payloads=array.payloads,
+        run_dir=submission.run_dir,
+        dependencies=[],
+    )
+    size = len(array.array_tasks)
+    what = f"job array of {size} array tasks" if size > 1 else "one job"
+    return f"--- {array.stage}: {what}\n{script.rstrip()}"

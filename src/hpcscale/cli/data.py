@@ -21,8 +21,8 @@ def prepare(file: Path, overrides: tuple[str, ...]) -> None:
 
     For nodes with a network, where the compute nodes have none.
     """
-    from hpcscale.backends.execute import prepare as run
-    from hpcscale.opened import open_sweep
+    from hpcscale.sweep import open_sweep
+    from hpcscale.sweep import prepare as run
 
     sweep = open_sweep(file, overrides, "local")
     if not run(sweep, click.echo):

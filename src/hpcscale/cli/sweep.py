@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -13,10 +12,11 @@ import click
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--executor",
-    type=click.Choice(["auto", "slurm", "local", "debug"]),
+    metavar="NAME",
     default="auto",
     show_default=True,
-    help="auto: Slurm where it answers, else worker processes; debug: in this process.",
+    help="slurm, local (worker processes), debug (in this process), or a back end of another "
+    "package; auto: Slurm where it answers, else local.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="train.lr=3e-4")
 @click.option("--site", metavar="NAME|FILE", help="Site profile; default: the file's, or generic.")
@@ -35,11 +35,9 @@ def command(
     follow: bool | None,
 ) -> None:
     """Run the sweep of FILE; called again, go on with what is missing."""
-    from hpcscale.backends.execute import execute
-    from hpcscale.cluster.environment import unused_options
-    from hpcscale.opened import open_sweep
     from hpcscale.preview.checks import check
     from hpcscale.preview.text import dry_run_text, outcome_text, plan_text
+    from hpcscale.sweep import execute, open_sweep
 
     sweep = open_sweep(file, overrides, executor, site, dry_run)
     plan = sweep.plan()
@@ -47,8 +45,8 @@ def command(
     click.echo(plan_text(sweep, plan))
     for note in notes:
         click.echo(f"before it can run: {note}")
-    if sweep.executor == "slurm" and plan.start:
-        for line in unused_options(os.environ, sweep.profile):
+    if plan.start:
+        for line in sweep.backend.notes(sweep.profile):
             click.echo(f"hpcscale: {line}", err=True)
     if dry_run:
         from hpcscale.preview.power import power_lines
@@ -56,15 +54,15 @@ def command(
         click.echo("\n".join(power_lines(sweep)))
         click.echo(dry_run_text(sweep, plan))
         return
-    if follow is False and sweep.executor == "local" and plan.start:
+    if follow is False and sweep.backend.here and plan.start:
         _detach(file, sweep.run_dir)
         return
-    if not plan.start and not (follow and any(s.alive for s in plan.states.values())):
+    if not plan.start and not (follow and plan.alive):
         click.echo(outcome_text(sweep))
         return
-    local = sweep.executor != "slurm"
-    complete = execute(sweep, plan, click.echo, follow=bool(follow) and not local)
-    click.echo(outcome_text(sweep, submitted=not local and not follow))
+    here = sweep.backend.here
+    complete = execute(sweep, plan, click.echo, follow=bool(follow) and not here)
+    click.echo(outcome_text(sweep, submitted=not here and not follow))
     if not complete:
         sys.exit(1)
 
@@ -73,7 +71,9 @@ def _detach(file: Path, run_dir: Path) -> None:
     """The same call in the background, in a session of its own."""
     import subprocess
 
-    log = run_dir / "logs" / "sweep.log"
+    from hpcscale.rundir.layout import LOGS
+
+    log = run_dir / LOGS / "sweep.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     arguments = [word for word in sys.argv[1:] if word != "--detach"]
     with open(log, "ab") as output:

@@ -1,22 +1,19 @@
-"""Array elements: which tasks run one after the other in the same processes."""
+"""Array tasks (tasks that run one after the other in the same processes) and arrays of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpcscale.config.resources import StageName
-from hpcscale.plan.graph import Task
-
-#: Light tasks that share an element; a process costs more than any of them.
-_BUNDLE = {"select": 64}
+from hpcscale.config.resources import Resources, StageName
+from hpcscale.plan.graph import AnyTask
 
 
 @dataclass(frozen=True)
 class ArrayTask:
     """Tasks of one stage, run in order by the same ranks."""
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[AnyTask, ...]
 
     @property
     def stage(self) -> StageName:
@@ -26,26 +23,61 @@ class ArrayTask:
     def ids(self) -> list[str]:
         return [task.id for task in self.tasks]
 
+    def reads(self) -> set[str]:
+        """Ids of the tasks outside the array task that must be done before it."""
+        return {above.id for task in self.tasks for above in task.upstream()} - set(self.ids)
+
+    def follows(self) -> set[str]:
+        """Ids of the tasks that must have ended before it, in whatever way."""
+        return {above.id for task in self.tasks for above in task.after}
+
+
+@dataclass(frozen=True)
+class Array:
+    """Array tasks of equal shape, whose inputs come from earlier arrays."""
+
+    stage: StageName
+    resources: Resources
+    array_tasks: tuple[ArrayTask, ...]
+
+    @property
+    def payloads(self) -> list[list[str]]:
+        """The ids of the tasks of each array task."""
+        return [one.ids for one in self.array_tasks]
+
     def waits_for(self) -> set[str]:
-        """Ids of the tasks outside the element that it reads."""
-        own = set(self.ids)
-        return {above.id for task in self.tasks for above in task.upstream()} - own
+        """Ids of all tasks that must have ended before it."""
+        return {name for one in self.array_tasks for name in one.reads() | one.follows()}
 
 
-def group(tasks: Iterable[Task]) -> list[ArrayTask]:
-    """Tasks in graph order as elements: followers behind their task, light tasks bundled."""
-    chains: dict[str, list[Task]] = {}
-    bundles: dict[object, list[Task]] = {}
+def group(tasks: Iterable[AnyTask]) -> list[ArrayTask]:
+    """Tasks in graph order as array tasks: followers behind their task, light tasks bundled."""
+    chains: dict[str, list[AnyTask]] = {}
+    bundles: dict[object, list[AnyTask]] = {}
     for task in tasks:
         if task.follows is not None and task.follows.id in chains:
             chains[task.follows.id].append(task)
             continue
-        size = _BUNDLE.get(task.kind, 1)
         # Only tasks that wait for the same inputs, so that none waits for another's.
-        alike = (task.kind, frozenset(above.id for above in task.upstream()))
+        alike = (task.kind.name, frozenset(above.id for above in task.upstream()))
         open_bundle = bundles.get(alike, [])
-        if open_bundle and len(open_bundle) < size:
+        if open_bundle and len(open_bundle) < task.kind.bundle:
             open_bundle.append(task)
             continue
         chains[task.id] = bundles[alike] = [task]
     return [ArrayTask(tuple(chain)) for chain in chains.values()]
+
+
+def arrays(
+    tasks: Sequence[AnyTask],
+    depth: Mapping[str, int],
+    resources: Callable[[StageName], Resources],
+) -> list[Array]:
+    """One array for each stage and depth in the graph, each behind those that it waits for."""
+    by_shape: dict[tuple[int, StageName], list[ArrayTask]] = {}
+    for one in group(tasks):
+        by_shape.setdefault((depth[one.ids[0]], one.stage), []).append(one)
+    return [
+        Array(stage, resources(stage), tuple(found))
+        for (_, stage), found in sorted(by_shape.items(), key=lambda item: item[0])
+    ]

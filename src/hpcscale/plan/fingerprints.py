@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hpcscale.atomic import sha256_file
 from hpcscale.config.data import CorpusConfig
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 _MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "vocab.json",
                 "merges.txt", "*.safetensors", "*.bin")  # fmt: skip
+
+
+class Sources(Protocol):
+    """What identifies the content of corpora and local directories."""
+
+    def corpus(self, spec: CorpusConfig) -> object:
+        """JSON that changes with the documents of a corpus."""
+
+    def directory(self, source: str) -> dict[str, str] | None:
+        """SHA-256 of each model or tokenizer file in a local directory; None for a hub id."""
 
 
 class SourceFingerprints:

@@ -2,68 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, Generic, TypeVar
 
 from hpcscale.config.fingerprint import fingerprint
 from hpcscale.config.resources import StageName
+from hpcscale.plan.kinds import Kind
+from hpcscale.rundir.layout import task_id
+from hpcscale.rundir.spec import Spec
+from hpcscale.rundir.task_file import Input, TaskFile
+
+S = TypeVar("S", bound=Spec)
+Inputs = Mapping[str, "tuple[AnyTask, ...]"]
 
 
-@dataclass(frozen=True)
-class Task:
-    """One array element's work, named by what it makes and by what decides the result.
+@dataclass(frozen=True, eq=False)
+class Task(Generic[S]):
+    """One task, named by what it makes and by what decides the result.
 
-    ``decides`` holds everything that the result depends on, the keys of the inputs apart;
-    ``params`` what the step reads beside it (batch sizes, shard bounds, labels).
+    inputs: the tasks whose outputs it reads, by what they are to it. follows: runs in the same
+    process right behind this task, where both are missing. after: tasks that must have ended, in
+    whatever way, before it starts. runs_in: its stage, where that is not its kind's.
     """
 
     name: str
-    kind: str
-    stage: StageName
-    decides: dict[str, Any]
-    inputs: dict[str, tuple[Task, ...]] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
-    #: Runs in the same process right behind this task, where both are missing.
-    follows: Task | None = None
-    #: Labels of inputs that the result does not depend on.
-    unkeyed: ClassVar[tuple[str, ...]] = ()
+    kind: Kind[S]
+    spec: S
+    inputs: Inputs = field(default_factory=dict)
+    follows: AnyTask | None = None
+    after: tuple[AnyTask, ...] = ()
+    runs_in: StageName | None = None
+
+    @property
+    def stage(self) -> StageName:
+        return self.runs_in or self.kind.stage
 
     @cached_property
     def key(self) -> str:
         parts = {
             label: [task.key for task in tasks]
             for label, tasks in self.inputs.items()
-            if label not in self.unkeyed
+            if label not in self.kind.unkeyed
         }
-        return fingerprint({"kind": self.kind, "decides": self.decides, "inputs": parts})
+        decides = self.kind.decides(self.spec)
+        return fingerprint({"kind": self.kind.name, "decides": decides, "inputs": parts})
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The task's directory inside the run directory."""
-        return f"{self.name}-{self.key[:8]}"
+        return self.name if self.kind.fixed else task_id(self.name, self.key)
 
-    def upstream(self) -> Iterator[Task]:
+    def upstream(self) -> Iterator[AnyTask]:
         """The tasks whose outputs this one reads."""
         for tasks in self.inputs.values():
             yield from tasks
 
-    def spec(self) -> dict[str, Any]:
-        """All that a worker needs to run the task, as JSON."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "kind": self.kind,
-            "stage": self.stage,
-            "key": self.key,
-            "decides": self.decides,
-            "params": self.params,
-            "inputs": {
-                label: [{"id": task.id, "key": task.key} for task in tasks]
+    def file(self) -> TaskFile:
+        """All that a worker needs to run the task."""
+        return TaskFile(
+            id=self.id,
+            name=self.name,
+            kind=self.kind.name,
+            stage=self.stage,
+            key=self.key,
+            decides=self.kind.decides(self.spec),
+            params=self.spec.runtime(),
+            inputs={
+                label: tuple(Input(id=task.id, key=task.key) for task in tasks)
                 for label, tasks in self.inputs.items()
             },
-        }
+        )
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -72,41 +82,32 @@ class Task:
         return isinstance(other, Task) and other.id == self.id
 
 
-class MergedTask(Task):
-    """Keyed by what decides its result and not by its shards: another number leaves it valid."""
-
-    unkeyed = ("shards",)
-
-
-class TrainingTask(Task):
-    """Keyed by what decides its result and not by the state that it goes on from: whether an
-    earlier part was trained here or elsewhere leaves it valid."""
-
-    unkeyed = ("state",)
+AnyTask = Task[Any]
 
 
 class Graph:
     """The tasks of a sweep, every task behind its inputs."""
 
-    def __init__(self, targets: Iterable[Task]) -> None:
+    def __init__(self, targets: Iterable[AnyTask]) -> None:
         self.targets = tuple(targets)
-        self.tasks: dict[str, Task] = {}
+        self.tasks: dict[str, AnyTask] = {}
         self.depth: dict[str, int] = {}
         for target in self.targets:
             self._add(target)
 
-    def _add(self, task: Task) -> None:
+    def _add(self, task: AnyTask) -> None:
         if task.id in self.tasks:
             return
-        for above in task.upstream():
-            self._add(above)
+        above = [*task.upstream(), *task.after]
+        for one in above:
+            self._add(one)
         self.tasks[task.id] = task
-        self.depth[task.id] = 1 + max((self.depth[a.id] for a in task.upstream()), default=-1)
+        self.depth[task.id] = 1 + max((self.depth[one.id] for one in above), default=-1)
 
-    def __iter__(self) -> Iterator[Task]:
+    def __iter__(self) -> Iterator[AnyTask]:
         return iter(self.tasks.values())
 
-    def needed(self, done: set[str]) -> list[Task]:
+    def needed(self, done: set[str]) -> list[AnyTask]:
         """What must run so that every target is done, inputs first.
 
         A task that is not done but whose readers all are is not needed.

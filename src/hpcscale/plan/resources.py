@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpcscale.cluster.local import core_count, gpu_count
-from hpcscale.config.profile import SiteProfile
 from hpcscale.config.resources import Resources, StageName
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.errors import ConfigError
@@ -22,12 +20,6 @@ class Machine:
     cores: int | None
     side_by_side: bool
     memory: int | None = None
-
-
-def machine_for(executor: str, profile: SiteProfile) -> Machine:
-    if executor == "slurm":
-        return Machine(profile.gpus_per_node, profile.cpus_per_node, False, profile.memory_per_node)
-    return Machine(gpu_count(), core_count(), side_by_side=True)
 
 
 def resolve(

@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hpcscale.atomic import read_json
 from hpcscale.config.load import place_of
 from hpcscale.config.model import is_local
 from hpcscale.errors import ConfigError
-from hpcscale.opened import Plan, Sweep
+from hpcscale.opened import Plan, Sweep, stages_of
 from hpcscale.plan.resources import world_size
-from hpcscale.plan.trunk import problems
 from hpcscale.preview.influence_cost import disk_problem
 from hpcscale.preview.outdated import refuse_outdated
+from hpcscale.preview.trunk import trunk_problems
 from hpcscale.rundir.state import State
 from hpcscale.selection.registry import load_method
+from hpcscale.train.batching import check_batch
 from hpcscale.units import format_count
 
 
 def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
     """Raises HpcscaleError for the first fault that would surface later, on a node.
 
-    A dry run asks no Slurm, and what only has to be done first is returned as a note.
+    A dry run asks no scheduler; what only has to be done first is returned as a note.
     """
     _root_is_writable(sweep.run_dir)
     _budgets_share_a_trunk(sweep)
@@ -35,21 +37,21 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
     if full and not dry_run:
         raise ConfigError(full)
     notes = [full] if full else []
-    if sweep.executor != "slurm":
+    if sweep.backend.here:
         return notes
     unprepared = _unprepared(sweep, plan)
     if dry_run:
         return notes + unprepared
     if unprepared:
         raise ConfigError(unprepared[0])
-    _partitions_exist(sweep)
+    _scheduler_takes_it(sweep)
     return []
 
 
 def _budgets_share_a_trunk(sweep: Sweep) -> None:
     faults = [
         f"{place_of(sweep.path, sweep.overrides, location)}: {problem}"
-        for location, problem in problems(sweep.config)
+        for location, problem in trunk_problems(sweep.config)
     ]
     if faults:
         raise ConfigError("\n".join(faults))
@@ -57,7 +59,7 @@ def _budgets_share_a_trunk(sweep: Sweep) -> None:
 
 def _an_engine_trains(sweep: Sweep) -> None:
     """With the precision of the machine where the file leaves it open."""
-    if problem := sweep.config.train.engine_problem(sweep.pipeline.precision):
+    if problem := sweep.config.train.engine_problem(sweep.precision):
         raise ConfigError(f"{sweep.path}: train: {problem}")
 
 
@@ -92,8 +94,6 @@ def _budgets_fit_the_pool(sweep: Sweep) -> None:
 
 
 def _batches_divide(sweep: Sweep) -> None:
-    from hpcscale.train.batching import check_batch
-
     train, data = sweep.config.train, sweep.config.data
     ranks = world_size(sweep.resources("train"))
     check_batch(train.global_batch, data.sequence_length, ranks, train.micro_batch)
@@ -105,13 +105,11 @@ def _batches_divide(sweep: Sweep) -> None:
 def _files_are_here(sweep: Sweep, plan: Plan) -> None:
     """Not merely pointers to them; what a store holds already is not asked for again."""
     for role, spec in sweep.config.data.roles().items():
-        if plan.states[sweep.pipeline.stores[role].id].state is not State.DONE:
+        if plan.states[sweep.tasks.shared.stores[role].id].state is not State.DONE:
             sweep.sources.listing(spec).refuse_pointers()
 
 
 def _context_is_long_enough(sweep: Sweep) -> None:
-    from hpcscale.atomic import read_json
-
     source = sweep.config.model.source
     if source is None or not is_local(source):
         return
@@ -125,12 +123,10 @@ def _context_is_long_enough(sweep: Sweep) -> None:
         )
 
 
-def _partitions_exist(sweep: Sweep) -> None:
-    from hpcscale.cluster.liveness import check_partition
-
-    asked = {sweep.resources(task.stage).partition for task in sweep.graph}
-    for name in sorted({*asked, sweep.profile.partition} - {None}, key=str):
-        check_partition(str(name))
+def _scheduler_takes_it(sweep: Sweep) -> None:
+    asked = [sweep.resources(stage).partition for stage in stages_of([*sweep.tasks.graph])]
+    named = {name for name in (*asked, sweep.profile.partition) if name is not None}
+    sweep.backend.check(sweep.profile, named)
 
 
 def _unprepared(sweep: Sweep, plan: Plan) -> list[str]:
@@ -145,7 +141,7 @@ def _unprepared(sweep: Sweep, plan: Plan) -> list[str]:
     if not (remote or hub):
         return []
     starting = {task.id for task in plan.start}
-    missing = [t.name for t in sweep.prepared() if t.id in starting
+    missing = [t.name for t in sweep.tasks.prepared() if t.id in starting
                and plan.states[t.id].state is not State.DONE]  # fmt: skip
     if not missing:
         return []

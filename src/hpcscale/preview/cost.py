@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from hpcscale.config.model import ModelConfig, is_local
 from hpcscale.config.sweep import SweepConfig
-from hpcscale.model import flops as counted
-from hpcscale.model.headers import Written, read_written
 from hpcscale.model.peaks import type_peak
-from hpcscale.plan.graph import Task
-from hpcscale.plan.trunk import trained_tokens
-from hpcscale.train.memory import ModelSize
+from hpcscale.model.sizes import flops_per_token
+from hpcscale.plan.graph import AnyTask
+from hpcscale.plan.kinds import Passes
+from hpcscale.plan.scores.plugin import scorer_flops
+from hpcscale.plan.specs import PretrainSpec, ProxySpec, ScorerSpec, TrainSpec, TrunkSpec
+from hpcscale.rundir.spec import Spec
 
 #: The share of the peak that a small model's training commonly reaches; an assumption, not a
 #: measurement, and printed as one.
 ASSUMED_MFU = 0.35
-#: Radford et al. 2019, embeddings included once: layers, width, parameters.
-_GPT2 = {"gpt2": (12, 768, 124.4e6), "gpt2-medium": (24, 1024, 354.8e6),
-         "gpt2-large": (36, 1280, 774.0e6), "gpt2-xl": (48, 1600, 1557.6e6)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,29 +35,82 @@ class Estimate:
 
 
 def estimate(
-    config: SweepConfig, tasks: list[Task], gpu_type: str | None, precision: str
+    config: SweepConfig, tasks: list[AnyTask], gpu_type: str | None, precision: str
 ) -> Estimate:
     """Training costs 6 FLOPs a parameter and token plus attention, a forward pass a third.
 
     Gradients of documents cost as much as training on them.
     """
-    budgets = [trained_tokens(t) for t in tasks if t.kind in ("train", "trunk")]
-    budgets += [t.decides["tokens"] for t in tasks if t.kind == "proxy"]
-    pretrain = [
-        t.decides["tokens"] or (config.data.base and config.data.base.tokens) or 0
-        for t in tasks
-        if t.kind == "pretrain"
-    ]
-    pool, shards = config.data.pool.tokens or 0, [t for t in tasks if t.kind == "perplexity"]
-    scored = round(sum(pool / t.decides["shard"][1] for t in shards))
-    measured = round(sum(_measured_tokens(config, t) for t in tasks))
-    evaluated = sum(t.kind == "evaluate" for t in tasks) * (config.data.eval.tokens or 0)
-    trained = sum(budgets) + sum(pretrain)
+    counted = dict.fromkeys(Passes, 0.0)
+    for task in tasks:
+        counted[task.kind.passes] += _tokens(config, task)
+    trained, scored = counted[Passes.TRAIN], counted[Passes.SCORE]
+    measured = counted[Passes.GRADIENTS] + counted[Passes.DIRECT]
+    evaluated = counted[Passes.EVALUATE]
     per_token = flops_per_token(config.model, config.tokenizer.train, config.data.sequence_length)
-    trained_on = trained + measured + (scored + evaluated) / 3
-    flops = None if per_token is None else per_token * trained_on
+    flops = None
+    if per_token is not None:
+        flops = _sum(
+            [
+                per_token * (trained + measured + (scored + evaluated) / 3),
+                *_of_scorers(tasks, config),
+            ]
+        )
     hours, told = _gpu_hours(flops, gpu_type, precision)
-    return Estimate(trained, scored, measured, evaluated, flops, hours, told)
+    scored += counted[Passes.SCORER]
+    return Estimate(
+        round(trained), round(scored), round(measured), round(evaluated), flops, hours, told
+    )
+
+
+def trained_tokens(spec: Spec) -> int:
+    """Tokens of the steps that a task of a training kind makes itself."""
+    if isinstance(spec, TrainSpec):
+        return spec.budget - (spec.starts_at or 0)
+    if isinstance(spec, TrunkSpec):
+        return spec.tokens - spec.starts_at
+    assert isinstance(spec, (ProxySpec, PretrainSpec))
+    return spec.tokens or 0
+
+
+def _tokens(config: SweepConfig, task: AnyTask) -> float:
+    """Tokens that a task passes through a model."""
+    spec, data = task.spec, config.data
+    pool, query = data.pool.tokens or 0, (data.query.tokens if data.query else 0) or 0
+    match task.kind.passes:
+        case Passes.NONE:
+            return 0
+        case Passes.TRAIN:
+            base = (data.base.tokens if data.base else 0) or 0
+            return trained_tokens(spec) or (base if isinstance(spec, PretrainSpec) else 0)
+        case Passes.SCORE | Passes.SCORER:
+            return pool / _shards(task)
+        case Passes.GRADIENTS:
+            (store,) = task.inputs["store"]
+            return (pool if store.spec.role == "pool" else query) / _shards(task)
+        case Passes.DIRECT:
+            return pool / _shards(task) + query
+        case Passes.EVALUATE:
+            return data.eval.tokens or 0
+
+
+def _shards(task: AnyTask) -> int:
+    """How many shards the task's input is divided into."""
+    return int(task.spec.shard[1])
+
+
+def _of_scorers(tasks: list[AnyTask], config: SweepConfig) -> list[float | None]:
+    """FLOPs of scorers of other packages, by their own word."""
+    return [
+        scorer_flops(task.spec, _tokens(config, task))
+        for task in tasks
+        if isinstance(task.spec, ScorerSpec)
+    ]
+
+
+def _sum(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _gpu_hours(
@@ -79,53 +128,3 @@ def _gpu_hours(
         f"about {hours:.3g} GPU-hours on {name} at an assumed {ASSUMED_MFU:.0%} of its "
         f"{precision} peak"
     )
-
-
-def _measured_tokens(config: SweepConfig, task: Task) -> float:
-    """Tokens whose gradients a task takes."""
-    query = config.data.query.tokens if config.data.query else 0
-    if task.kind == "direct":
-        return (config.data.pool.tokens or 0) / int(task.decides["shard"][1]) + (query or 0)
-    if task.kind != "gradients":
-        return 0
-    of_pool = task.name.startswith("influence/pool")
-    tokens: int = (config.data.pool.tokens if of_pool else query) or 0
-    return tokens / int(task.decides["shard"][1])
-
-
-def flops_per_token(
-    model: ModelConfig, vocabulary: int | None, sequence_length: int
-) -> float | None:
-    """Forward and backward: 6 N + 12 L d T (model/flops.py).
-
-    None for a model whose size is not known before it is loaded.
-    """
-    if written := _written(model):
-        return counted.flops_per_token(written.matmul, written.attention, sequence_length)
-    size = model_size(model, vocabulary)
-    if size is None:
-        return None
-    return 6 * size.parameters + 12.0 * size.layers * size.width * sequence_length
-
-
-def model_size(model: ModelConfig, vocabulary: int | None) -> ModelSize | None:
-    """None for a model whose size is not known before it is loaded."""
-    if model.scratch is not None:
-        layers, width, vocabulary = model.scratch.layers, model.scratch.width, vocabulary or 50_257
-        weights = 12.0 * layers * width**2 + vocabulary * width
-        return ModelSize(layers, width, vocabulary, weights)
-    assert model.source is not None
-    if model.source in _GPT2:
-        layers, width, parameters = _GPT2[model.source]
-        return ModelSize(layers, width, 50_257, parameters)
-    written = _written(model)
-    if written is None:
-        return None
-    return ModelSize(written.layers, written.width, written.vocabulary, float(written.parameters))
-
-
-def _written(model: ModelConfig) -> Written | None:
-    """Of a directory; None for a hub id, a shape, and files that do not tell."""
-    if model.source is None or model.source in _GPT2 or not is_local(model.source):
-        return None
-    return read_written(Path(model.source).expanduser())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections import Counter
@@ -12,10 +11,13 @@ from pathlib import Path
 
 from hpcscale.atomic import read_done
 from hpcscale.config.data import Role
+from hpcscale.model.sizes import flops_per_token, model_size
 from hpcscale.opened import Plan, Sweep
-from hpcscale.plan.graph import Task
+from hpcscale.plan.graph import AnyTask
+from hpcscale.plan.kinds import BLOCK, DIRECT, GRADIENTS, PRETRAIN, PROXY
 from hpcscale.plan.resources import world_size
-from hpcscale.preview.cost import flops_per_token, model_size
+from hpcscale.plan.specs import DirectSpec, GradientsSpec, ProxySpec
+from hpcscale.rundir.reading import facts_of_kind
 from hpcscale.units import format_bytes, format_duration, format_rate
 
 #: Tokens of a document where its store is not there yet: about C4's mean.
@@ -53,7 +55,7 @@ class Forecast:
         return None if self.row_bytes is None else self.row_bytes * self.rows
 
 
-_KINDS = ("proxy", "gradients", "direct", "block")
+_KINDS = (PROXY, GRADIENTS, DIRECT, BLOCK)
 
 
 def forecast(sweep: Sweep, plan: Plan) -> Forecast | None:
@@ -66,20 +68,19 @@ def forecast(sweep: Sweep, plan: Plan) -> Forecast | None:
     counts = {role: _documents(sweep, role) for role in config.data.roles()}
     rows = 0
     for task in tasks:
-        if task.kind == "gradients":
-            role: Role = "pool" if task.name.startswith("influence/pool") else "query"
-            rows += counts[role][0] // task.decides["shard"][1]
-        elif task.kind == "proxy" and task.decides["capture"]:
-            rows += _captured_rows(sweep, task, counts["pool"][0])
+        if isinstance(task.spec, GradientsSpec):
+            rows += counts[_role(task)][0] // task.spec.shard[1]
+        elif isinstance(task.spec, ProxySpec) and task.spec.capture:
+            rows += _captured_rows(sweep, task.spec, counts["pool"][0])
     row_bytes = None
     if dimension is not None:
         row_bytes = dimension * _ITEM[config.influence.dtype] + _BESIDE
-    seconds, rate = _time(sweep, [t for t in tasks if t.kind in ("gradients", "direct")])
+    seconds, rate = _time(sweep, [t for t in tasks if t.kind in (GRADIENTS, DIRECT)])
     return Forecast(
         dimension,
         row_bytes,
         rows,
-        Counter(task.kind for task in tasks),
+        Counter(task.kind.name for task in tasks),
         _memory(sweep, tasks),
         seconds,
         rate,
@@ -153,7 +154,7 @@ def _dimension(sweep: Sweep) -> int | None:
 
 def _documents(sweep: Sweep, role: Role) -> tuple[int, bool]:
     """Documents (or packed rows) of a store, and whether that is an assumption."""
-    config, task = sweep.config, sweep.pipeline.stores[role]
+    config, task = sweep.config, sweep.tasks.shared.stores[role]
     done = read_done(sweep.run_dir / task.id, task.key)
     counts = done["facts"]["counts"] if done else None
     tokens = counts["tokens"] if counts else config.data.roles()[role].tokens or 0
@@ -162,26 +163,24 @@ def _documents(sweep: Sweep, role: Role) -> tuple[int, bool]:
     return (int(counts["documents"]), False) if counts else (tokens // ASSUMED_TOKENS, True)
 
 
-def _captured_rows(sweep: Sweep, task: Task, documents: int) -> int:
+def _captured_rows(sweep: Sweep, spec: ProxySpec, documents: int) -> int:
     """A row a packed row, and one more for each document that begins inside one."""
-    rows = -(-task.decides["tokens"] // sweep.config.data.sequence_length)
+    rows = -(-spec.tokens // sweep.config.data.sequence_length)
     if sweep.config.influence.unit == "sequence":
         return int(rows)
-    share = task.decides["tokens"] / max(sweep.config.data.pool.tokens or 1, 1)
+    share = spec.tokens / max(sweep.config.data.pool.tokens or 1, 1)
     return int(rows + documents * min(1.0, share))
 
 
-def _memory(sweep: Sweep, tasks: Sequence[Task]) -> int | None:
+def _memory(sweep: Sweep, tasks: Sequence[AnyTask]) -> int | None:
     """Bytes at the peak of the heaviest rank that takes gradients: weights, their metric, the
     logits and activations of a batch, and buffers."""
     config = sweep.config
     size = model_size(config.model, config.tokenizer.train)
-    if size is None or not any(task.kind in ("gradients", "direct") for task in tasks):
+    if size is None or not any(task.kind in (GRADIENTS, DIRECT) for task in tasks):
         return None
-    adam = any(
-        task.decides.get("power") or task.decides.get("preconditioner") == "adam" for task in tasks
-    )
-    direct = any(task.kind == "direct" for task in tasks)
+    adam = any(_by_adam(task) for task in tasks)
+    direct = any(task.kind is DIRECT for task in tasks)
     batch = max(config.influence.batch_tokens, config.data.sequence_length)
     logits = 3 * 4 * batch * size.vocabulary
     activations = 4 * _ACTIVATIONS * batch * size.width * size.layers
@@ -189,16 +188,33 @@ def _memory(sweep: Sweep, tasks: Sequence[Task]) -> int | None:
     return round(_PROCESS + _BUFFERS + weights + logits + activations)
 
 
-def _time(sweep: Sweep, tasks: Sequence[Task]) -> tuple[float | None, str]:
+def _role(task: AnyTask) -> Role:
+    """The store whose gradients a task takes."""
+    if task.kind is DIRECT:
+        return "pool"
+    (store,) = task.inputs["store"]
+    role: Role = store.spec.role
+    return role
+
+
+def _by_adam(task: AnyTask) -> bool:
+    """Whether a task holds Adam's metric."""
+    spec = task.spec
+    if isinstance(spec, GradientsSpec):
+        return spec.power > 0
+    return isinstance(spec, DirectSpec) and spec.request.preconditioner == "adam"
+
+
+def _time(sweep: Sweep, tasks: Sequence[AnyTask]) -> tuple[float | None, str]:
     """Seconds of one task, from what a rank of this sweep has done, or of this machine's GEMM."""
     config = sweep.config
     if not tasks:
         return None, ""
     query = config.data.query.tokens if config.data.query else 0
     largest = max(
-        ((config.data.pool.tokens or 0) if "pool" in t.name or t.kind == "direct" else query or 0)
-        / t.decides["shard"][1]
-        for t in tasks
+        ((config.data.pool.tokens or 0) if _role(task) == "pool" else query or 0)
+        / task.spec.shard[1]
+        for task in tasks
     )
     tokens = largest / world_size(sweep.resources("dump"))
     measured = _measured_rate(sweep)
@@ -206,7 +222,7 @@ def _time(sweep: Sweep, tasks: Sequence[Task]) -> tuple[float | None, str]:
         rate, what = measured
         return tokens / rate, f"at the {format_rate(rate)} tokens/s a rank of {what}"
     flops = flops_per_token(config.model, config.tokenizer.train, config.data.sequence_length)
-    if sweep.executor == "slurm" or flops is None:
+    if not sweep.backend.here or flops is None:
         return None, ""
     speed = _gemm_rate()
     return tokens * flops / speed, (
@@ -216,18 +232,13 @@ def _time(sweep: Sweep, tasks: Sequence[Task]) -> tuple[float | None, str]:
 
 def _measured_rate(sweep: Sweep) -> tuple[float, str] | None:
     """Tokens a second and rank of gradients already taken here, or else of training."""
-    for kind, folder in (("gradients", "influence"), ("proxy", "influence"), ("pretrain", "base")):
+    for kind, folder in ((GRADIENTS, "influence"), (PROXY, "influence"), (PRETRAIN, "base")):
         rates = []
-        for marker in (sweep.run_dir / folder).glob("**/done.json"):
-            try:
-                facts = json.loads(marker.read_text(encoding="utf-8"))["facts"]
-                spec = json.loads((marker.parent / "task.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError, KeyError):
-                continue
-            if spec.get("kind") == kind and facts.get("tokens_per_second"):
+        for facts in facts_of_kind(sweep.run_dir, folder, kind.name):
+            if facts.get("tokens_per_second"):
                 rates.append(facts["tokens_per_second"] / facts.get("world_size", 1))
         if rates:
-            return sorted(rates)[len(rates) // 2], f"{kind} tasks done here"
+            return sorted(rates)[len(rates) // 2], f"{kind.name} tasks done here"
     return None
 
 

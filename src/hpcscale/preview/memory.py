@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hpcscale.config.profile import SiteProfile
+from hpcscale.model.sizes import model_size
 from hpcscale.opened import Plan, Sweep
 from hpcscale.plan.resources import world_size
-from hpcscale.preview.cost import model_size
 from hpcscale.train.memory import USABLE, MemoryForecast, forecast_stages, lowest_fitting
 from hpcscale.train.zero import resolve_engine
 from hpcscale.units import format_bytes, format_rate
@@ -32,9 +32,9 @@ def memory_lines(sweep: Sweep, plan: Plan) -> list[str]:
     if size is None or not any(task.stage == "train" for task in plan.start):
         return []
     asked = sweep.resources("train")
-    engine = resolve_engine(train, sweep.pipeline.precision, gpu=bool(asked.gpus))
+    engine = resolve_engine(train, sweep.precision, gpu=bool(asked.gpus))
     stages = forecast_stages(
-        size, train, engine=engine, precision=sweep.pipeline.precision,
+        size, train, engine=engine, precision=sweep.precision,
         world_size=world_size(asked), sequence_length=config.data.sequence_length,
     )  # fmt: skip
     memory = gpu_memory(sweep.profile) if asked.gpus else None

@@ -8,11 +8,22 @@ from typing import Any
 from hpcscale.atomic import read_done, read_json
 from hpcscale.errors import ConfigError, DataError
 from hpcscale.opened import Sweep
-from hpcscale.plan.graph import Task
+from hpcscale.plan.graph import AnyTask
+from hpcscale.plan.kinds import (
+    EVALUATE,
+    FETCH,
+    MERGE_PERPLEXITY,
+    PERPLEXITY,
+    PROXY,
+    TRAIN,
+    TRUNK,
+    Kind,
+)
 from hpcscale.preview.separator import separator_changed
-from hpcscale.worker.steps.fetch import MODEL, PROBED
+from hpcscale.rundir.layout import MODEL, PROBED, STORE
 
-_TRAINED = {"train", "trunk", "proxy"}
+Kinds = tuple[Kind[Any], ...]
+_TRAINED: Kinds = (TRAIN, TRUNK, PROXY)
 _DROPOUT_IN_MODULES = {"gpt2", "gpt_neo", "gptj", "codegen"}
 _WINDOWS = ("sliding_window", "attention_chunk_size")
 #: Types whose head does more than to multiply with a matrix.
@@ -27,8 +38,8 @@ def refuse_outdated(sweep: Sweep) -> None:
     """Raises HpcscaleError where a sweep would go on from results that are wrong."""
     _stores_of_damaged_files(sweep)
     _stores_of_another_separator(sweep)
-    for task in sweep.graph:
-        if task.kind == "fetch":
+    for task in sweep.tasks.graph:
+        if task.kind is FETCH:
             _results_of_an_unprobed_model(sweep, task)
 
 
@@ -37,13 +48,13 @@ def _stores_of_another_separator(sweep: Sweep) -> None:
         raise DataError(problem)
 
 
-def _results_of_an_unprobed_model(sweep: Sweep, model: Task) -> None:
+def _results_of_an_unprobed_model(sweep: Sweep, model: AnyTask) -> None:
     """Where an earlier version trained with dropout, dropped windows, or scored by other logits."""
     marker = read_done(sweep.run_dir / model.id, model.key)
     if marker is None or PROBED in marker:
         return
     config = read_json(sweep.run_dir / model.id / MODEL / "config.json")
-    readers = [task for task in sweep.graph if model in task.inputs.get("model", ())]
+    readers = [task for task in sweep.tasks.graph if model in task.inputs.get("model", ())]
     for wrong, kinds in _wrong_results(config, sweep):
         for task in readers:
             if task.kind in kinds and read_done(sweep.run_dir / task.id, task.key) is not None:
@@ -54,7 +65,7 @@ def _results_of_an_unprobed_model(sweep: Sweep, model: Task) -> None:
                 )
 
 
-def _wrong_results(config: dict[str, Any], sweep: Sweep) -> list[tuple[str, set[str]]]:
+def _wrong_results(config: dict[str, Any], sweep: Sweep) -> list[tuple[str, Kinds]]:
     """What went wrong with a model of that config.json, and which kinds of tasks it reached."""
     kind, data = config.get("model_type"), sweep.config.data
     found = []
@@ -65,19 +76,19 @@ def _wrong_results(config: dict[str, Any], sweep: Sweep) -> list[tuple[str, set[
     narrow = [w for w in windows if config[w] < data.sequence_length]
     if narrow and data.packing == "isolate" and config.get("use_sliding_window") is not False:
         told = f"without its {narrow[0]} of {config[narrow[0]]} tokens"
-        found.append((told, _TRAINED | {"evaluate"}))
+        found.append((told, (*_TRAINED, EVALUATE)))
     if kind in _OTHER_HEADS or config.get("logits_scaling", 1) != 1:
-        found.append(("by other logits than its own", {"perplexity", "merge"}))
+        found.append(("by other logits than its own", (PERPLEXITY, MERGE_PERPLEXITY)))
     return found
 
 
 def _stores_of_damaged_files(sweep: Sweep) -> None:
     """Where the damage is among the first 20 broken records, which a manifest keeps."""
-    for role, task in sweep.pipeline.stores.items():
+    for role, task in sweep.tasks.shared.stores.items():
         folder = sweep.run_dir / task.id
         if read_done(folder, task.key) is None:
             continue
-        manifest = json.loads((folder / "store" / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / STORE / "manifest.json").read_text(encoding="utf-8"))
         for broken in manifest.get("read", {}).get("first_broken", []):
             if broken["reason"].startswith(_DAMAGED):
                 raise DataError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.opened import Sweep
+from hpcscale.rundir.layout import ANALYSIS
 
 if TYPE_CHECKING:
     from scalinglaws.inputs import Inputs
@@ -25,7 +26,7 @@ def pilot_of(run_dir: Path) -> Inputs | None:
     from scalinglaws.inputs import read_inputs
 
     try:
-        return read_inputs(run_dir / "analysis")
+        return read_inputs(run_dir / ANALYSIS)
     except AnalysisError:
         return None
 
@@ -33,7 +34,7 @@ def pilot_of(run_dir: Path) -> Inputs | None:
 def power_lines(sweep: Sweep) -> list[str]:
     """What the grid tells apart, and a warning where that is not enough: two lines at most."""
     from scalinglaws.pilot import basis
-    from scalinglaws.power import detectable, doubts
+    from scalinglaws.power import detectable, design_warnings
 
     design = design_of(sweep.config)
     known = basis(design, pilot_of(sweep.run_dir))
@@ -45,6 +46,6 @@ def power_lines(sweep: Sweep) -> list[str]:
             f"{least['multiplier']:.3g} x tokens, are told apart with {design.power:.0%} chance; "
             f"{known.noise_from}"
         )
-    if said := doubts(design, known.noise, known.curve):
+    if said := design_warnings(design, known.noise, known.curve):
         lines.append(f"warning: {'; '.join(said)} (see `hpcscale plan-power {sweep.path}`)")
     return lines

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 
 from hpcscale.config.resources import STAGES
-from hpcscale.opened import Plan, Sweep
+from hpcscale.opened import Plan, States, Sweep, stages_of
 from hpcscale.plan.resources import world_size
-from hpcscale.plan.stages import cell_tasks
-from hpcscale.plan.trunk import trunk_lines
 from hpcscale.preview.cost import estimate
 from hpcscale.preview.influence_cost import forecast_lines
 from hpcscale.preview.memory import memory_lines
 from hpcscale.preview.reliability import reliability_lines
 from hpcscale.preview.separator import separator_lines
 from hpcscale.preview.skipped import skipped_lines
-from hpcscale.rundir.state import State, TaskState
+from hpcscale.preview.trunk import trunk_lines
+from hpcscale.rundir.layout import ANALYSIS, RESULTS
+from hpcscale.rundir.state import State
 from hpcscale.units import format_bytes, format_count, format_duration, format_rate
 
 _SHOWN_FAILURES = 5
@@ -24,14 +24,14 @@ _SHOWN_FAILURES = 5
 def plan_text(sweep: Sweep, plan: Plan) -> str:
     """Cells, states and what is about to start."""
     config = sweep.config
-    cells = cell_tasks(sweep.graph)
+    cells = sweep.tasks.cells
     methods = ", ".join(method.name for method in config.selection)
     budgets = ", ".join(format_count(budget) for budget in config.budgets)
     lines = [
         f"sweep {config.name}: {len(cells)} cells = {len(config.selection)} methods ({methods}) "
         f"x {len(config.budgets)} budgets ({budgets} tokens) x {len(config.seeds)} seeds",
-        f"run directory {sweep.run_dir}, executor {sweep.executor}, site {sweep.profile.name}, "
-        f"precision {sweep.pipeline.precision}",
+        f"run directory {sweep.run_dir}, executor {sweep.backend.name}, site {sweep.profile.name}, "
+        f"precision {sweep.precision}",
     ]
     lines += skipped_lines(sweep)
     lines += trunk_lines(config)
@@ -40,7 +40,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
     if not plan.start:
         lines.append("nothing to start")
     else:
-        cost = estimate(config, plan.start, sweep.profile.gpu_type, sweep.pipeline.precision)
+        cost = estimate(config, plan.start, sweep.profile.gpu_type, sweep.precision)
         flops = "unknown FLOPs" if cost.flops is None else f"{cost.flops:.3g} FLOPs"
         lines.append(
             f"to start: {len(plan.start)} tasks; {format_rate(cost.train_tokens)} tokens to "
@@ -54,7 +54,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def state_lines(states: dict[str, TaskState]) -> list[str]:
+def state_lines(states: States) -> list[str]:
     """One line a stage, counts by state."""
     by_stage: dict[str, Counter[str]] = {}
     for state in states.values():
@@ -69,9 +69,9 @@ def state_lines(states: dict[str, TaskState]) -> list[str]:
 
 
 def dry_run_text(sweep: Sweep, plan: Plan) -> str:
-    """Resources a stage, and the sbatch script of each array; on other executors, the processes."""
+    """Resources a stage, and what the back end shows of each array, such as its script."""
     lines = ["", "resources:"]
-    for stage in dict.fromkeys(task.stage for task in plan.start):
+    for stage in stages_of(plan.start):
         asked = sweep.resources(stage)
         memory = "site default" if asked.memory is None else format_bytes(asked.memory)
         lines.append(
@@ -79,22 +79,8 @@ def dry_run_text(sweep: Sweep, plan: Plan) -> str:
             f"{asked.gpus} GPUs a node, {asked.cpus} cores a rank, memory {memory}, "
             f"time {format_duration(asked.time)}"
         )
-    from hpcscale.backends.slurm import arrays
-    from hpcscale.cluster.executor import SlurmExecutor
-
-    executor = SlurmExecutor(sweep.profile, sweep.run_dir / "logs", sweep.bad_nodes)
-    for array in arrays(sweep, plan):
-        script = executor.render(
-            stage=array.stage,
-            name=f"{sweep.config.name}-{array.stage}",
-            resources=array.resources,
-            payloads=array.payloads,
-            run_dir=sweep.run_dir,
-            dependencies=[],
-        )
-        size = len(array.elements)
-        title = f"--- {array.stage}: {f'job array of {size} elements' if size > 1 else 'one job'}"
-        lines += ["", title, script.rstrip()]
+    for shown in sweep.backend.preview(sweep.submission(plan)):
+        lines += ["", shown]
     lines += ["", "dry run: nothing was submitted"]
     return "\n".join(lines)
 
@@ -113,14 +99,14 @@ def outcome_text(sweep: Sweep, submitted: bool = False) -> str:
         lines.append(f"FAILED {state.task.name}: {state.detail}")
     if len(wrong) > _SHOWN_FAILURES:
         lines.append(f"... and {len(wrong) - _SHOWN_FAILURES} more failed tasks")
-    cells = cell_tasks(sweep.graph)
+    cells = sweep.tasks.cells
     done = sum(states[task.id].state is State.DONE for task in cells)
     lines.append(f"{done} of {len(cells)} cells done")
     if wrong or done < len(cells):
         lines.append("run the same command again to go on with what is missing")
-    report = sweep.run_dir / "analysis"
-    if states[sweep.analysis.id].state is State.DONE:
-        lines.append(f"losses: {report / 'results.csv'}")
+    report = sweep.run_dir / ANALYSIS
+    if states[sweep.tasks.analysis.id].state is State.DONE:
+        lines.append(f"losses: {report / RESULTS}")
         lines.append(f"report: {report / 'report.html'}")
         lines.append(f"fits:   {report / 'fits.csv'}")
     return "\n".join(lines)

@@ -11,9 +11,11 @@ from typing import Any
 
 from hpcscale.atomic import read_json
 from hpcscale.config.model import ModelConfig
-from hpcscale.preview.cost import flops_per_token, model_size
-from hpcscale.results.reading import Address, Row, input_ids, read_record, read_spec
-from hpcscale.worker.steps.training import ENGINE, RECORD
+from hpcscale.model.sizes import flops_per_token, model_size
+from hpcscale.plan.specs import Sequences
+from hpcscale.rundir.layout import ENGINE, MODEL, RECORD
+from hpcscale.rundir.reading import Address, Row, read_record
+from hpcscale.rundir.task_file import TaskFile, find_task_file
 
 
 def read_training(run_dir: Path, address: Address) -> Row | None:
@@ -24,26 +26,27 @@ def read_training(run_dir: Path, address: Address) -> Row | None:
 
 def by_weights(run_dir: Path, task_id: str, record: Row) -> Row:
     """``record`` with the size that its base model's weights have, where these are there."""
-    spec = read_spec(run_dir, task_id)
-    if spec is None or not input_ids(spec, "model"):
+    file = find_task_file(run_dir, task_id)
+    if file is None or not file.input_ids("model"):
         return record
     found: Row = {}
-    if (rate := base_rate(run_dir, spec)) is not None:
+    if (rate := base_rate(run_dir, file)) is not None:
         found["flops_per_token"] = rate
-    size = model_size(_base(run_dir, spec), None)
+    size = model_size(_base(run_dir, file), None)
     if size is not None and _stage(run_dir / task_id / ENGINE) == 3:
         found["parameters"] = round(size.parameters)
     return record | found
 
 
-def base_rate(run_dir: Path, spec: Row) -> float | None:
+def base_rate(run_dir: Path, file: TaskFile) -> float | None:
     """FLOPs a token, forward and backward, of the model that a task trains or scores with."""
-    return flops_per_token(_base(run_dir, spec), None, spec["decides"]["sequence_length"])
+    length = Sequences.read(file.decides, {}).sequence_length
+    return flops_per_token(_base(run_dir, file), None, length)
 
 
-def _base(run_dir: Path, spec: Row) -> ModelConfig:
-    (model,) = input_ids(spec, "model")
-    return ModelConfig(source=str((run_dir / model / "model").absolute()))
+def _base(run_dir: Path, file: TaskFile) -> ModelConfig:
+    (model,) = file.input_ids("model")
+    return ModelConfig(source=str((run_dir / model / MODEL).absolute()))
 
 
 def _stage(engine: Path) -> Any:

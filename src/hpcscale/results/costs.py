@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from hpcscale.atomic import read_done, read_json
+from hpcscale.plan.kinds import Passes, kind_of
+from hpcscale.plan.scores.plugin import scorer_flops
+from hpcscale.plan.specs import AnalyseSpec, BlockSpec, ScorerSpec, Shard
 from hpcscale.results.compute import base_rate, by_weights
-from hpcscale.results.reading import Row, input_ids, read_lines, read_spec
-from hpcscale.rundir.attempts import ATTEMPTS
-from hpcscale.worker.steps.training import RECORD
+from hpcscale.rundir.layout import ATTEMPTS, RECORD
+from hpcscale.rundir.reading import Row, read_lines
+from hpcscale.rundir.task_file import TaskFile, find_task_file, read_task_file
 
 COLUMNS = ["method", "stage", "tasks", "flops", "device_hours", "device", "shared_with"]
 
 
-def collect_costs(run_dir: Path, params: dict[str, Any]) -> list[Row]:
+def collect_costs(run_dir: Path, spec: AnalyseSpec) -> list[Row]:
     """A row for each method, stage and set of methods that share its tasks.
 
     A method that asks for no scores, as random, has no row; nor has what every method needs:
@@ -23,40 +25,37 @@ def collect_costs(run_dir: Path, params: dict[str, Any]) -> list[Row]:
     stored gradients, far below these, are not counted. Empty where a task's cannot be known.
     device_hours: of all attempts, failed ones too, times ranks; empty where a task left none.
     """
-    behind = {method: set(_behind(run_dir, ids)) for method, ids in _scores(run_dir, params)}
+    behind = {method: set(_behind(run_dir, ids)) for method, ids in _scores(run_dir, spec)}
     rows = []
     for method, tasks in behind.items():
-        groups: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
+        groups: dict[tuple[str, tuple[str, ...]], list[TaskFile]] = {}
         for task_id in sorted(tasks):
-            spec = read_spec(run_dir, task_id)
-            assert spec is not None
+            file = read_task_file(run_dir, task_id)
             others = tuple(m for m in behind if m != method and task_id in behind[m])
-            groups.setdefault((spec["stage"], others), []).append(spec)
-        for (stage, others), specs in groups.items():
+            groups.setdefault((file.stage, others), []).append(file)
+        for (stage, others), files in groups.items():
             rows.append(
                 {
                     "method": method,
                     "stage": stage,
-                    "tasks": len(specs),
-                    "flops": _sum(task_flops(run_dir, spec) for spec in specs),
-                    "device_hours": _sum(device_hours(run_dir / spec["id"]) for spec in specs),
-                    "device": ";".join(sorted({_device(run_dir, spec) for spec in specs} - {""})),
+                    "tasks": len(files),
+                    "flops": _sum(task_flops(run_dir, file) for file in files),
+                    "device_hours": _sum(device_hours(run_dir / file.id) for file in files),
+                    "device": ";".join(sorted({_device(run_dir, file) for file in files} - {""})),
                     "shared_with": ";".join(others),
                 }
             )
     return rows
 
 
-def _scores(run_dir: Path, params: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
+def _scores(run_dir: Path, spec: AnalyseSpec) -> Iterator[tuple[str, set[str]]]:
     """The score tasks of each method."""
     found: dict[str, set[str]] = {}
-    for cell in params["cells"]:
-        train = read_spec(run_dir, cell["train"][0])
-        for selection in input_ids(train, "selection") if train else []:
-            spec = read_spec(run_dir, selection)
-            found.setdefault(cell["method"], set()).update(
-                input_ids(spec, "scores") if spec else ()
-            )
+    for cell in spec.cells:
+        train = find_task_file(run_dir, cell.train[0])
+        for selection in train.input_ids("selection") if train else []:
+            file = find_task_file(run_dir, selection)
+            found.setdefault(cell.method, set()).update(file.input_ids("scores") if file else ())
     yield from found.items()
 
 
@@ -65,66 +64,76 @@ def _behind(run_dir: Path, ids: set[str]) -> Iterator[str]:
     waiting, seen = sorted(ids), set(ids)
     while waiting:
         task_id = waiting.pop()
-        spec = read_spec(run_dir, task_id)
-        if spec is None or spec["kind"] not in _FLOPS:
+        file = find_task_file(run_dir, task_id)
+        if file is None or not kind_of(file.kind).scoring:
             continue
         # Not by the marker: gradients may be deleted once they are scored.
         if any(line["outcome"] == "done" for line in read_lines(run_dir / task_id / ATTEMPTS)):
             yield task_id
-        above = {entry["id"] for entries in spec["inputs"].values() for entry in entries}
+        above = {entry.id for entries in file.inputs.values() for entry in entries}
         waiting += sorted(above - seen)
         seen |= above
 
 
-def task_flops(run_dir: Path, spec: Row) -> float | None:
+def task_flops(run_dir: Path, file: TaskFile) -> float | None:
     """Floating-point operations of a task of scoring; None where they cannot be known."""
-    return _FLOPS[spec["kind"]](run_dir, spec)
+    return _FLOPS[kind_of(file.kind).passes](run_dir, file)
 
 
-def _of_training(run_dir: Path, spec: Row) -> float | None:
+def _of_training(run_dir: Path, file: TaskFile) -> float | None:
     """Of the proxy run; projecting what it captures is not counted."""
-    record = _record(run_dir, spec["id"])
+    record = _record(run_dir, file.id)
     return None if record is None else _times(record["flops_per_token"], record["tokens"])
 
 
-def _of_scoring(run_dir: Path, spec: Row) -> float | None:
+def _of_scoring(run_dir: Path, file: TaskFile) -> float | None:
     """A forward pass over a part of the pool: a third of training on it."""
-    rate = base_rate(run_dir, spec)
-    return _times(rate, _shard_tokens(run_dir, spec, "pool"), 1 / 3)
+    rate = base_rate(run_dir, file)
+    return _times(rate, _shard_tokens(run_dir, file, "pool"), 1 / 3)
 
 
-def _of_gradients(run_dir: Path, spec: Row) -> float | None:
+def _of_gradients(run_dir: Path, file: TaskFile) -> float | None:
     """Per-document gradients cost what training on the documents does (preview/cost.py)."""
-    return _times(_proxy_rate(run_dir, spec), _shard_tokens(run_dir, spec, "store"))
+    return _times(_proxy_rate(run_dir, file), _shard_tokens(run_dir, file, "store"))
 
 
-def _of_direct(run_dir: Path, spec: Row) -> float | None:
+def _of_direct(run_dir: Path, file: TaskFile) -> float | None:
     """The gradient of all queries, and a pass over a part of the pool."""
-    queries = [_tokens(run_dir, store) for store in input_ids(spec, "query")]
-    if spec["decides"]["aggregate"] == "self":
+    queries = [_tokens(run_dir, store) for store in file.input_ids("query")]
+    if file.spec(BlockSpec).request.aggregate == "self":
         queries = []
-    tokens = _sum([_shard_tokens(run_dir, spec, "pool"), *queries])
-    return _times(_proxy_rate(run_dir, spec), tokens)
+    tokens = _sum([_shard_tokens(run_dir, file, "pool"), *queries])
+    return _times(_proxy_rate(run_dir, file), tokens)
 
 
-def _of_none(run_dir: Path, spec: Row) -> float:
+def _of_scorer(run_dir: Path, file: TaskFile) -> float | None:
+    """What the scorer of another package says of its part of the pool."""
+    tokens = _shard_tokens(run_dir, file, "pool")
+    return None if tokens is None else scorer_flops(file.spec(ScorerSpec), tokens)
+
+
+def _of_none(run_dir: Path, file: TaskFile) -> float:
     return 0.0
 
 
-#: The kinds of tasks that scores cost.
-_FLOPS: dict[str, Callable[[Path, Row], float | None]] = {
-    "perplexity": _of_scoring,
-    "merge": _of_none,
-    "proxy": _of_training,
-    "gradients": _of_gradients,
-    "direct": _of_direct,
-    "block": _of_none,
-    "influence": _of_none,
+def _of_evaluation(run_dir: Path, file: TaskFile) -> None:
+    """Evaluations are no part of scoring."""
+    return
+
+
+_FLOPS: dict[Passes, Callable[[Path, TaskFile], float | None]] = {
+    Passes.NONE: _of_none,
+    Passes.TRAIN: _of_training,
+    Passes.SCORE: _of_scoring,
+    Passes.GRADIENTS: _of_gradients,
+    Passes.DIRECT: _of_direct,
+    Passes.SCORER: _of_scorer,
+    Passes.EVALUATE: _of_evaluation,
 }
 
 
-def _proxy_rate(run_dir: Path, spec: Row) -> float | None:
-    (proxy,) = input_ids(spec, "proxy")
+def _proxy_rate(run_dir: Path, file: TaskFile) -> float | None:
+    (proxy,) = file.input_ids("proxy")
     record = _record(run_dir, proxy)
     return None if record is None else record["flops_per_token"]
 
@@ -134,10 +143,16 @@ def _record(run_dir: Path, task_id: str) -> Row | None:
     return by_weights(run_dir, task_id, read_json(path)) if path.exists() else None
 
 
-def _shard_tokens(run_dir: Path, spec: Row, label: str) -> float | None:
+def _shard_tokens(run_dir: Path, file: TaskFile, label: str) -> float | None:
     """Tokens of a shard by documents: exact in the sum over all shards."""
-    (store,) = input_ids(spec, label)
-    return _times(_tokens(run_dir, store), 1 / spec["decides"]["shard"][1])
+    (store,) = file.input_ids(label)
+    _, count = _shard(file)
+    return _times(_tokens(run_dir, store), 1 / count)
+
+
+def _shard(file: TaskFile) -> Shard:
+    shard: Shard = file.spec(kind_of(file.kind).spec).shard  # type: ignore[attr-defined]
+    return shard
 
 
 def _tokens(run_dir: Path, store: str) -> float | None:
@@ -151,11 +166,11 @@ def device_hours(directory: Path) -> float | None:
     return sum(spent) / 3600 if spent else None
 
 
-def _device(run_dir: Path, spec: Row) -> str:
+def _device(run_dir: Path, file: TaskFile) -> str:
     """``cpu`` or ``cuda``; empty where an older run did not write it."""
-    if _FLOPS[spec["kind"]] is _of_none:
+    if kind_of(file.kind).passes is Passes.NONE:
         return "cpu"
-    done = read_done(run_dir / spec["id"])
+    done = read_done(run_dir / file.id)
     return str(done["facts"].get("device", "")) if done else ""
 
 
@@ -168,6 +183,7 @@ def _times(*factors: float | None) -> float | None:
     return product
 
 
-def _sum(values: Any) -> float | None:
+def _sum(values: Iterable[float | None]) -> float | None:
     known = list(values)
-    return None if None in known else sum(known)
+    found = [value for value in known if value is not None]
+    return sum(found) if len(found) == len(known) else None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from hpcscale.results.reading import Row, label_of, read_lines, read_record
-from hpcscale.worker.steps.evaluate import RECORD as EVALUATION
-from hpcscale.worker.steps.training import METRICS
+from hpcscale.plan.specs import AnalyseSpec
+from hpcscale.results.labels import label_of
+from hpcscale.rundir.layout import EVALUATION, METRICS
+from hpcscale.rundir.reading import Row, read_lines, read_record
 
 #: Points a cell: enough for a figure.
 POINTS = 400
@@ -15,20 +15,20 @@ COLUMNS = ["method", "tokens", "seed", "step", "tokens_seen", "train_loss", "eva
            "learning_rate"]  # fmt: skip
 
 
-def collect_curves(run_dir: Path, params: dict[str, Any], points: int = POINTS) -> list[Row]:
+def collect_curves(run_dir: Path, spec: AnalyseSpec, points: int = POINTS) -> list[Row]:
     """At most ``points`` steps of each cell, evenly spaced, the last among them.
 
     ``eval_loss`` stands where a loss was measured: at step 0, the base model's, and at the last
     step of a cell that is evaluated. ``train_loss`` is the mean of one step's tokens.
     """
-    base = read_record(run_dir, params["base"], EVALUATION)
+    base = read_record(run_dir, spec.base, EVALUATION)
     rows: list[Row] = []
-    for cell in params["cells"]:
-        lines = list(read_lines(run_dir / cell["train"][0] / METRICS))
+    for cell in spec.cells:
+        lines = list(read_lines(run_dir / cell.train[0] / METRICS))
         if not lines:
             continue
         curve = [_point(line) for line in _thinned(lines, points - 1)]
-        evaluation = read_record(run_dir, cell["evaluation"], EVALUATION)
+        evaluation = read_record(run_dir, cell.evaluation, EVALUATION)
         if evaluation is not None:
             curve[-1]["eval_loss"] = evaluation["loss"]
         start = {"step": 0, "tokens_seen": 0, "eval_loss": base["loss"] if base else None}

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from hpcscale.plan.specs import AnalyseSpec
 from hpcscale.results.compute import read_training
-from hpcscale.results.reading import Row, label_of, read_record, read_spec
-from hpcscale.worker.steps.evaluate import RECORD as EVALUATION
+from hpcscale.results.labels import label_of
+from hpcscale.rundir.layout import EVALUATION, name_of
+from hpcscale.rundir.reading import Row, read_record
+from hpcscale.rundir.task_file import TaskFile, find_task_file
 
 
-def collect_losses(run_dir: Path, params: dict[str, Any]) -> tuple[list[Row], list[Row], list[str]]:
+def collect_losses(run_dir: Path, spec: AnalyseSpec) -> tuple[list[Row], list[Row], list[str]]:
     """Rows of ``results.csv``, rows of its per-domain companion, and the cells not done."""
-    base = read_record(run_dir, params["base"], EVALUATION)
+    base = read_record(run_dir, spec.base, EVALUATION)
     base_loss = base["loss"] if base else None
     rows, domains, missing = [], [], []
-    for cell in params["cells"]:
-        evaluation = read_record(run_dir, cell["evaluation"], EVALUATION)
-        training = read_training(run_dir, cell["train"])
+    for cell in spec.cells:
+        evaluation = read_record(run_dir, cell.evaluation, EVALUATION)
+        training = read_training(run_dir, cell.train)
         if evaluation is None or training is None:
-            missing.append(cell["evaluation"][0].partition("/")[2].rpartition("-")[0])
+            missing.append(name_of(cell.evaluation[0]).partition("/")[2])
             continue
-        task_id, key = cell["evaluation"]
+        task_id, key = cell.evaluation
         rows.append(
             label_of(cell)
             | _row(evaluation, training)
-            | _settings(read_spec(run_dir, cell["train"][0]))
+            | _settings(find_task_file(run_dir, cell.train[0]))
             # A key covers the keys of all inputs, the training's among them.
             | {"base_loss": base_loss, "cell": task_id, "fingerprint": key}
         )
@@ -76,8 +78,8 @@ def _shares(training: Row) -> Row:
     }
 
 
-def _settings(spec: Row | None) -> Row:
-    decides = {} if spec is None else spec["decides"]
+def _settings(file: TaskFile | None) -> Row:
+    decides = {} if file is None else file.decides
     return {
         "batch_tokens": decides.get("global_batch"),
         "learning_rate": decides.get("lr"),

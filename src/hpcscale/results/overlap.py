@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow.parquet as pq
 
 from hpcscale.atomic import read_done
-from hpcscale.results.reading import Row, read_spec
-
-if TYPE_CHECKING:
-    import pandas as pd
+from hpcscale.plan.specs import AnalyseSpec, CellRow
+from hpcscale.rundir.layout import SELECTION
+from hpcscale.rundir.reading import Row
+from hpcscale.rundir.task_file import find_task_file
 
 COLUMNS = ["tokens", "seed", "method_a", "method_b", "documents_a", "documents_b",
            "shared_documents", "jaccard", "shared_tokens", "token_jaccard"]  # fmt: skip
 
 
-def collect_overlap(run_dir: Path, params: dict[str, Any]) -> list[Row]:
+def collect_overlap(run_dir: Path, spec: AnalyseSpec) -> list[Row]:
     """A row for each budget, seed and pair of methods whose selections are done.
 
     Repeats do not count: a document is selected once, with the tokens taken of it at first.
     ``jaccard`` = |A and B| / |A or B| of documents; ``token_jaccard`` weighs each document by
     the tokens taken: sum of minima over sum of maxima (Ruzicka's similarity).
     """
-    cells: dict[tuple[int, int], dict[str, Row]] = {}
-    for cell in params["cells"]:
-        cells.setdefault((cell["budget"], cell["seed"]), {})[cell["method"]] = cell
+    cells: dict[tuple[int, int], dict[str, CellRow]] = {}
+    for cell in spec.cells:
+        cells.setdefault((cell.budget, cell.seed), {})[cell.method] = cell
     rows = []
     for (budget, seed), by_method in cells.items():
         read = {method: _selected(run_dir, cell) for method, cell in by_method.items()}
@@ -36,19 +38,15 @@ def collect_overlap(run_dir: Path, params: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def _selected(run_dir: Path, cell: Row) -> pd.Series[int] | None:
+def _selected(run_dir: Path, cell: CellRow) -> pd.Series[int] | None:
     """Tokens taken by document id; None where the selection is not done."""
-    import pyarrow.parquet as pq
-
-    from hpcscale.worker.steps.select import SELECTION
-
-    spec = read_spec(run_dir, cell["train"][0])
-    if spec is None:
+    file = find_task_file(run_dir, cell.train[0])
+    if file is None:
         return None
-    (selection,) = spec["inputs"]["selection"]
-    if read_done(run_dir / selection["id"], selection["key"]) is None:
+    (selection,) = file.inputs["selection"]
+    if read_done(run_dir / selection.id, selection.key) is None:
         return None
-    table = pq.read_table(run_dir / selection["id"] / SELECTION).to_pandas()
+    table = pq.read_table(run_dir / selection.id / SELECTION).to_pandas()
     tokens: pd.Series[int] = table[table["epoch"] == 0].set_index("id")["tokens"]
     return tokens
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hpcscale.atomic import read_done, read_json, sha256_file
-from hpcscale.plan.trunk import DECAY, segments_behind
+from hpcscale.plan.specs import DECAY, AnalyseSpec
 from hpcscale.results.compute import read_training
-from hpcscale.results.reading import Row, input_ids, read_lines, read_record, read_spec
-from hpcscale.rundir.attempts import ATTEMPTS
-from hpcscale.worker.steps.evaluate import RECORD as EVALUATION
-from hpcscale.worker.steps.training import RECORD as TRAINING
+from hpcscale.rundir.layout import ATTEMPTS, CALLS, CONFIG, EVALUATION, MANIFEST, RECORD, SWEEP
+from hpcscale.rundir.reading import Row, read_lines, read_record
+from hpcscale.rundir.task_file import TaskFile, find_task_file
+from hpcscale.rundir.trunks import segments_behind
 
 _COUNTED = {
     "tokens": "what the optimizer was asked to predict; padding never counts",
@@ -31,49 +33,47 @@ _BRANCHED = (
 )
 
 
-def collect_setting(run_dir: Path, params: dict[str, Any]) -> Row:
+def collect_setting(run_dir: Path, spec: AnalyseSpec) -> Row:
     """JSON-ready answers; null where an older run did not write one.
 
     Raises TaskError where no cell is done.
     """
-    import yaml
-
-    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    manifest = read_json(run_dir / "manifest.json")
-    records = [r for c in params["cells"] if (r := read_training(run_dir, c["train"]))]
-    specs = [s for c in params["cells"] if (s := read_spec(run_dir, c["train"][0]))]
+    config = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
+    manifest = read_json(run_dir / MANIFEST)
+    records = [r for c in spec.cells if (r := read_training(run_dir, c.train))]
+    files = [f for c in spec.cells if (f := find_task_file(run_dir, c.train[0]))]
     return {
         "code": {"git": _states(run_dir)}
         | {name: manifest[name] for name in ("packages", "python", "platform")},
         "sweep": {
-            "name": params["name"],
+            "name": spec.name,
             "file": manifest["sweep_file"],
-            "sha256": sha256_file(run_dir / "sweep.yaml"),
+            "sha256": sha256_file(run_dir / SWEEP),
             "overrides": manifest["overrides"],
         },
-        "model": _model(run_dir, params, config, records),
+        "model": _model(run_dir, spec, config, records),
         "counted_as": _COUNTED,
-        "training": _training(run_dir, config, specs, records),
-        "data": _data(run_dir, config, specs),
+        "training": _training(run_dir, config, files, records),
+        "data": _data(run_dir, config, files),
         "selection": config["selection"],
-        "evaluation": _evaluation(run_dir, params, config),
-        "hardware": _hardware(run_dir, params, manifest, records),
+        "evaluation": _evaluation(run_dir, spec, config),
+        "hardware": _hardware(run_dir, spec, manifest, records),
     }
 
 
 def _states(run_dir: Path) -> list[Any]:
     """Commits of all calls of the sweep, each once: cells may be of an earlier one's code."""
     found: list[Any] = []
-    for call in read_lines(run_dir / "calls.jsonl"):
+    for call in read_lines(run_dir / CALLS):
         if call["git"] not in found:
             found.append(call["git"])
     return found
 
 
-def _model(run_dir: Path, params: dict[str, Any], config: Row, records: list[Row]) -> Row:
+def _model(run_dir: Path, spec: AnalyseSpec, config: Row, records: list[Row]) -> Row:
     model = config["model"]
     scratch = model["source"] is None
-    base = read_record(run_dir, params["base"], EVALUATION)
+    base = read_record(run_dir, spec.base, EVALUATION)
     return {
         "source": model["source"],
         "revision": model["revision"],
@@ -100,17 +100,17 @@ def _branches(records: list[Row]) -> str | None:
     return f"{_BRANCHED}; tokens of runs, and where they leave it: {told}" if points else None
 
 
-def _tokens_trained(run_dir: Path, specs: list[Row], records: list[Row]) -> int:
+def _tokens_trained(run_dir: Path, files: list[TaskFile], records: list[Row]) -> int:
     """Of all cells and the trunks behind them, each step once."""
-    segments = {segment for spec in specs for segment in segments_behind(run_dir, spec)}
-    kept = [run_dir / segment / TRAINING for segment in segments]
+    segments = {segment for file in files for segment in segments_behind(run_dir, file)}
+    kept = [run_dir / segment / RECORD for segment in segments]
     shared = [read_json(record) for record in kept if record.exists()]
     return sum(int(r["own_tokens" if "own_tokens" in r else "tokens"]) for r in records + shared)
 
 
-def _training(run_dir: Path, config: Row, specs: list[Row], records: list[Row]) -> Row:
+def _training(run_dir: Path, config: Row, files: list[TaskFile], records: list[Row]) -> Row:
     train = config["train"]
-    decided = [spec["decides"] for spec in specs]
+    decided = [file.decides for file in files]
     return {
         "runs": len(records),
         "budgets": config["budgets"],
@@ -122,7 +122,7 @@ def _training(run_dir: Path, config: Row, specs: list[Row], records: list[Row]) 
         "schedule_ends_at": "the budget of each run",
         **_decay(train),
         "branches": _branches(records),
-        "tokens_trained": _tokens_trained(run_dir, specs, records),
+        "tokens_trained": _tokens_trained(run_dir, files, records),
         "warmup": train["warmup"],
         "min_lr_ratio": train["min_lr_ratio"],
         "batch_tokens": train["global_batch"],
@@ -137,18 +137,18 @@ def _training(run_dir: Path, config: Row, specs: list[Row], records: list[Row]) 
     }
 
 
-def _data(run_dir: Path, config: Row, specs: list[Row]) -> Row:
+def _data(run_dir: Path, config: Row, files: list[TaskFile]) -> Row:
     """What was asked of each corpus, and what the stores of pool and eval set hold."""
     data = config["data"]
     roles: Row = {role: data[role] for role in ("pool", "eval", "query", "base") if data.get(role)}
-    for store in sorted({store for spec in specs for store in input_ids(spec, "pool")}):
+    for store in sorted({store for file in files for store in file.input_ids("pool")}):
         done = read_done(run_dir / store)
         roles["pool"] = roles["pool"] | {"held": done["facts"]["counts"] if done else None}
     return roles
 
 
-def _evaluation(run_dir: Path, params: dict[str, Any], config: Row) -> Row:
-    base = read_record(run_dir, params["base"], EVALUATION) or {}
+def _evaluation(run_dir: Path, spec: AnalyseSpec, config: Row) -> Row:
+    base = read_record(run_dir, spec.base, EVALUATION) or {}
     return {
         "rule": _RULE,
         "tokens": base.get("tokens"),
@@ -159,10 +159,10 @@ def _evaluation(run_dir: Path, params: dict[str, Any], config: Row) -> Row:
     }
 
 
-def _hardware(run_dir: Path, params: dict[str, Any], manifest: Row, records: list[Row]) -> Row:
-    cells = [cell["train"][0] for cell in params["cells"]]
-    specs = [spec for cell in cells if (spec := read_spec(run_dir, cell))]
-    segments = {segment for spec in specs for segment in segments_behind(run_dir, spec)}
+def _hardware(run_dir: Path, spec: AnalyseSpec, manifest: Row, records: list[Row]) -> Row:
+    cells = [cell.train[0] for cell in spec.cells]
+    files = [file for cell in cells if (file := find_task_file(run_dir, cell))]
+    segments = {segment for file in files for segment in segments_behind(run_dir, file)}
     attempts = [
         line
         for task in (*cells, *sorted(segments))

@@ -11,59 +11,65 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hpcscale.atomic import DONE, write_json, write_text
+from hpcscale.atomic import write_json, write_text
+from hpcscale.config.profile import SiteProfile
 from hpcscale.errors import ConfigError
-from hpcscale.opened import Sweep, describe
-from hpcscale.plan.graph import Task
-from hpcscale.rundir.state import SPENT
-from hpcscale.worker.context import SPEC
+from hpcscale.rundir.layout import CALLS, CONFIG, DONE, MANIFEST, RELEASED, SITE, SWEEP
+from hpcscale.rundir.task_file import TaskFile, write_task_file
 
-#: The site profile of the last call, which may be a file of the user's.
-SITE = "site.yaml"
 _PACKAGES = ("hpcscale", "torch", "transformers", "tokenizers", "datasets", "deepspeed",
              "submitit", "numpy", "pandas", "pyarrow", "scipy")  # fmt: skip
 
 
-def write_records(sweep: Sweep) -> None:
-    """The sweep file, the resolved config and the manifest of this call."""
-    run_dir = sweep.run_dir
+@dataclass(frozen=True)
+class Call:
+    """One call of ``hpcscale sweep``. resolved: the sweep file with every default and override."""
+
+    sweep_file: Path
+    overrides: tuple[str, ...]
+    resolved: dict[str, object]
+    executor: str
+    precision: str
+    profile: SiteProfile
+
+
+def write_records(run_dir: Path, call: Call) -> None:
+    """The sweep file, the resolved config, the site profile and the manifest of this call."""
     try:
-        shutil.copyfile(sweep.path, run_dir / "sweep.yaml")
+        shutil.copyfile(call.sweep_file, run_dir / SWEEP)
     except shutil.SameFileError:
         pass
     except OSError as error:
         raise ConfigError(f"root: {run_dir} cannot be written ({error.strerror})") from None
-    write_text(run_dir / "config.yaml", yaml.safe_dump(describe(sweep), sort_keys=False))
-    write_text(run_dir / SITE, yaml.safe_dump(sweep.profile.plain(), sort_keys=False))
+    write_text(run_dir / CONFIG, yaml.safe_dump(call.resolved, sort_keys=False))
+    write_text(run_dir / SITE, yaml.safe_dump(call.profile.plain(), sort_keys=False))
     manifest = environment() | {
-        "sweep_file": str(sweep.path),
-        "overrides": list(sweep.overrides),
-        "executor": sweep.executor,
-        "precision": sweep.pipeline.precision,
-        "site": sweep.profile.name,
+        "sweep_file": str(call.sweep_file),
+        "overrides": list(call.overrides),
+        "executor": call.executor,
+        "precision": call.precision,
+        "site": call.profile.name,
     }
-    write_json(run_dir / "manifest.json", manifest)
-    with open(run_dir / "calls.jsonl", "a", encoding="utf-8") as handle:
+    write_json(run_dir / MANIFEST, manifest)
+    with open(run_dir / CALLS, "a", encoding="utf-8") as handle:
         handle.write(json.dumps(manifest) + "\n")
 
 
-def write_specs(run_dir: Path, tasks: Iterable[Task]) -> None:
-    """Each task's spec where its worker looks for it, and no marker of an earlier end."""
-    for task in tasks:
-        directory = run_dir / task.id
+def write_task_files(run_dir: Path, files: Iterable[TaskFile]) -> None:
+    """Each task's file where its worker looks for it, and no marker of an earlier end."""
+    for file in files:
+        directory = run_dir / file.id
         directory.mkdir(parents=True, exist_ok=True)
-        for marker in (DONE, SPENT):
+        for marker in (DONE, RELEASED):
             (directory / marker).unlink(missing_ok=True)
-        text = json.dumps(task.spec(), indent=2)
-        path = directory / SPEC
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+        write_task_file(run_dir, file)
 
 
 def environment() -> dict[str, Any]:

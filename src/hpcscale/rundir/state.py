@@ -1,29 +1,53 @@
-"""What is there: the state of each task, from its files and, for liveness alone, the scheduler."""
+"""What is there: the state of each task, from its files and, for liveness alone, its job."""
 
 from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from hpcscale.atomic import read_done
-from hpcscale.plan.graph import Task
-from hpcscale.rundir.attempts import RUNNING, process_birth
-from hpcscale.worker.run import FAILED
+from hpcscale.atomic import read_done, write_json
+from hpcscale.rundir.attempts import process_birth
+from hpcscale.rundir.layout import DONE, FAILED, JOB, RELEASED, RUNNING, is_task_folder, name_of
 
-JOB = "job.json"
-#: The marker of a task that was done, once its outputs have served their purpose.
-SPENT = "spent.json"
+
+class Named(Protocol):
+    """What a task is found by."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+
+
+T_co = TypeVar("T_co", bound=Named, covariant=True)
+T = TypeVar("T", bound=Named)
+Liveness = Literal["running", "queued", "gone", "unknown"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a task was submitted as: the back end's name, and the id that it gave."""
+
+    executor: str
+    id: str
+
+
+#: Asks back ends about jobs.
+Ask = Callable[[Sequence[Job]], "dict[Job, Liveness]"]
 
 
 class State(str, Enum):
     """Unknown is a job that the scheduler could not be asked about: neither success nor failure.
 
-    Spent: was done, and its outputs are deleted since nothing waits for them; made again if needed.
+    Released (``spent``): it was done, and its outputs are deleted since nothing waits for them;
+    they are made again if needed.
     """
 
     DONE = "done"
@@ -32,16 +56,16 @@ class State(str, Enum):
     UNKNOWN = "unknown"
     FAILED = "failed"
     STALE = "stale"
-    SPENT = "spent"
+    RELEASED = "spent"
     MISSING = "missing"
 
 
 @dataclass(frozen=True)
-class TaskState:
-    task: Task
+class TaskState(Generic[T_co]):
+    task: T_co
     state: State
     detail: str = ""
-    job: str | None = None
+    job: Job | None = None
 
     @property
     def alive(self) -> bool:
@@ -51,15 +75,16 @@ class TaskState:
     @property
     def over(self) -> bool:
         """It was done, whether or not its outputs are still there."""
-        return self.state in (State.DONE, State.SPENT)
+        return self.state in (State.DONE, State.RELEASED)
 
 
-def observe(run_dir: Path, tasks: Iterable[Task]) -> dict[str, TaskState]:
-    """The state of each task by id; one question to the scheduler for all of them."""
+def observe(run_dir: Path, tasks: Iterable[T], ask: Ask) -> dict[str, TaskState[T]]:
+    """The state of each task by id; ``ask`` is called once, for all their jobs."""
     listed = list(tasks)
     done = {t.id for t in listed if read_done(run_dir / t.id, t.key) is not None}
-    jobs = {t.id: job for t in listed if t.id not in done and (job := _job_of(run_dir / t.id))}
-    liveness = _ask(sorted(set(jobs.values())))
+    jobs = {t.id: job for t in listed if t.id not in done and (job := read_job(run_dir / t.id))}
+    wanted = sorted(set(jobs.values()), key=lambda job: (job.executor, job.id))
+    liveness = ask(wanted) if wanted else {}
     siblings = _siblings(run_dir, listed)
     states = {}
     for task in listed:
@@ -76,11 +101,11 @@ def observe(run_dir: Path, tasks: Iterable[Task]) -> dict[str, TaskState]:
 
 
 def _from_files(
-    run_dir: Path, task: Task, siblings: dict[str, set[str]], scheduled: bool
-) -> TaskState:
+    run_dir: Path, task: T, siblings: dict[str, set[str]], scheduled: bool
+) -> TaskState[T]:
     directory = run_dir / task.id
     running = _read(directory / RUNNING)
-    # What the scheduler started, it alone can say whether it lives.
+    # What a scheduler started, it alone can say whether it lives.
     if running and not scheduled:
         if running["host"] != socket.gethostname():
             detail = f"started on {running['host']}; if it is gone, delete {directory / RUNNING}"
@@ -90,36 +115,39 @@ def _from_files(
     failed = _read(directory / FAILED)
     if failed:
         return TaskState(task, State.FAILED, str(failed["error"]))
-    if (directory / SPENT).exists():
-        return TaskState(task, State.SPENT)
+    if (directory / RELEASED).exists():
+        return TaskState(task, State.RELEASED)
     if siblings.get(task.name, set()) - {task.id}:
         return TaskState(task, State.STALE, "made from other settings; kept beside the new one")
     return TaskState(task, State.MISSING)
 
 
-def _job_of(directory: Path) -> str | None:
+def read_job(directory: Path) -> Job | None:
+    """What the task was last submitted as."""
     record = _read(directory / JOB)
-    return str(record["id"]) if record else None
+    return Job(str(record["executor"]), str(record["id"])) if record else None
 
 
-def _ask(jobs: list[str]) -> dict[str, str]:
-    if not jobs:
-        return {}
-    from hpcscale.cluster.liveness import alive
-
-    return dict(alive(jobs))
+def write_job(directory: Path, job: Job, at: float) -> None:
+    write_json(directory / JOB, {"executor": job.executor, "id": job.id, "at": at})
 
 
-def _siblings(run_dir: Path, tasks: Iterable[Task]) -> dict[str, set[str]]:
-    """Ids that stand in the run directory for each task name, whatever their key."""
+def forget_earlier_end(directory: Path) -> None:
+    """Remove what an earlier job or failure left, before the task starts on this machine."""
+    for name in (JOB, FAILED):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _siblings(run_dir: Path, tasks: Iterable[Named]) -> dict[str, set[str]]:
+    """Ids in the run directory for each task name, whatever their key."""
     found: dict[str, set[str]] = {}
     for parent in {str(Path(task.name).parent) for task in tasks}:
         folder = run_dir / parent
         if folder.is_dir():
             for entry in folder.iterdir():
-                name, _, key = entry.name.rpartition("-")
-                if len(key) == 8 and (entry / "done.json").exists():
-                    found.setdefault(f"{parent}/{name}", set()).add(f"{parent}/{entry.name}")
+                if is_task_folder(entry.name) and (entry / DONE).exists():
+                    name = f"{parent}/{name_of(entry.name)}"
+                    found.setdefault(name, set()).add(f"{parent}/{entry.name}")
     return found
 
 

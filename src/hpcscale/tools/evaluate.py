@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from hpcscale.atomic import read_done
 from hpcscale.errors import CheckpointError, DataError
-from hpcscale.opened import Sweep, open_sweep
+from hpcscale.opened import Sweep
+from hpcscale.rundir.layout import CONFIG, MODEL, STORE
+from hpcscale.sweep import open_sweep, reopen
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,10 @@ def resolve_eval_data(data: Path, asked: dict[str, Any]) -> EvalData:
 
     Raises DataError where it is none of them, or the sweep's eval set is not prepared.
     """
-    if (data / "config.yaml").exists():
-        from hpcscale.tools.status import reopen
-
+    if (data / CONFIG).exists():
         return _of_sweep(reopen(data), asked)
     if data.is_dir():
-        store = data / "store" if (data / "store").is_dir() else data
+        store = data / STORE if (data / STORE).is_dir() else data
         if not (store / "manifest.json").exists():
             raise DataError(
                 f"{data} is neither a token store nor a run directory; give one, or a sweep file"
@@ -44,13 +44,15 @@ def resolve_eval_data(data: Path, asked: dict[str, Any]) -> EvalData:
 
 
 def _of_sweep(sweep: Sweep, asked: dict[str, Any]) -> EvalData:
-    task = sweep.pipeline.stores["eval"]
+    task = sweep.tasks.shared.stores["eval"]
     if read_done(sweep.run_dir / task.id, task.key) is None:
         raise DataError(
             f"the eval set of {sweep.config.name} is not in {sweep.run_dir} yet; make it with "
             f"`hpcscale data prepare {sweep.path}`"
         )
-    return EvalData(sweep.run_dir / task.id / "store", **(sweep.pipeline.sequences() | asked))
+    return EvalData(
+        sweep.run_dir / task.id / STORE, **(sweep.tasks.shared.sequences.model_dump() | asked)
+    )
 
 
 def evaluate_models(
@@ -97,7 +99,7 @@ def model_directory(name: str) -> str | Path:
                 f"{name}: no such directory; `hpcscale status RUN --all` lists cells"
             )
         return name
-    for candidate in (path, path / "model"):
+    for candidate in (path, path / MODEL):
         if (candidate / "config.json").exists():
             return candidate
     raise CheckpointError(

@@ -10,36 +10,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpcscale.atomic import read_json
 from hpcscale.backends.display import progress_cells, read_progress
-from hpcscale.errors import ConfigError
-from hpcscale.opened import Sweep, open_sweep
+from hpcscale.opened import States, Sweep
+from hpcscale.plan.graph import AnyTask
 from hpcscale.preview.text import state_lines
-from hpcscale.rundir.records import SITE
 from hpcscale.rundir.state import State, TaskState
+from hpcscale.sweep import reopen
 
 _EVERY = 2.0
 _SHOWN = 20
-
-
-def reopen(run_dir: Path) -> Sweep:
-    """The sweep that a run directory was made from. Raises ConfigError where it is none."""
-    file = run_dir / "config.yaml"
-    if not (file.exists() and (run_dir / "manifest.json").exists()):
-        raise ConfigError(
-            f"{run_dir} is no run directory (it has no config.yaml and manifest.json); "
-            "`hpcscale sweep FILE` prints where its own is"
-        )
-    manifest = read_json(run_dir / "manifest.json")
-    # The directory may have been moved or mounted elsewhere since.
-    here = (f"root={run_dir.absolute().parent}", f"name={run_dir.absolute().name}")
-    site = run_dir / SITE
-    return open_sweep(
-        file,
-        here,
-        manifest["executor"],
-        str(site.absolute()) if site.exists() else manifest["site"],
-    )
 
 
 def status_text(run_dir: Path, every: bool) -> str:
@@ -54,10 +33,10 @@ def status_text(run_dir: Path, every: bool) -> str:
     return "\n".join(lines)
 
 
-def _line(sweep: Sweep, state: TaskState) -> str:
+def _line(sweep: Sweep, state: TaskState[AnyTask]) -> str:
     parts = [f"  {state.state.value:<8} {state.task.id}"]
     if state.job:
-        parts.append(f"job {state.job}")
+        parts.append(f"job {state.job.id}")
     report = read_progress(sweep.run_dir, state.task.id)
     if state.state is State.RUNNING and report and report["total"]:
         parts.append(f"{report['done'] / report['total']:.0%} {report['note']}")
@@ -79,7 +58,7 @@ def follow_run(run_dir: Path) -> None:
             time.sleep(_EVERY)
 
 
-def _table(sweep: Sweep, states: dict[str, TaskState]) -> Group:
+def _table(sweep: Sweep, states: States) -> Group:
     running = [state for state in states.values() if state.state is State.RUNNING]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for state in running[:_SHOWN]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpcscale.atomic import read_done, write_json
 from hpcscale.errors import DataError
-from hpcscale.tools.status import reopen
+from hpcscale.opened import Sweep
+from hpcscale.rundir.layout import MODEL, STORE, TOKENIZER
+from hpcscale.sweep import reopen
 
 if TYPE_CHECKING:
     from hpcscale.influence.validate.setting import Setting
-    from hpcscale.opened import Sweep
 
 Experiment = Literal["noise", "domains", "lds", "counterfactual"]
 
@@ -124,14 +125,14 @@ def open_setting(run_dir: Path, request: Request) -> tuple[Setting, list[str]]:
     from hpcscale.train.distributed import Ranks
 
     sweep = reopen(run_dir)
-    stores, notes = sweep.pipeline.stores, []
+    stores, notes = sweep.tasks.shared.stores, []
     role: Literal["query", "eval"] = "query"
     if "query" not in stores:
         role = "eval"
         notes.append("the sweep has no query set (data.query); its eval set stands in for it")
     folders = {
-        "pool": _made(sweep, stores["pool"], "candidate pool") / "store",
-        "queries": _made(sweep, stores[role], f"{role} set") / "store",
+        "pool": _made(sweep, stores["pool"], "candidate pool") / STORE,
+        "queries": _made(sweep, stores[role], f"{role} set") / STORE,
     }
     given: dict[str, Any] = {"lr": request.lr, "global_batch": request.global_batch}
     changed = {key: value for key, value in given.items() if value is not None}
@@ -142,10 +143,10 @@ def open_setting(run_dir: Path, request: Request) -> tuple[Setting, list[str]]:
     # The sweep's micro-batch may be of many ranks; one that divides changes no result.
     changed["micro_batch"] = math.gcd(rows, config.train.micro_batch) or 1
     setting = Setting(
-        _made(sweep, sweep.pipeline.base, "base model") / "model",
+        _made(sweep, sweep.tasks.shared.base, "base model") / MODEL,
         TokenStore.open(folders["pool"]),
         TokenStore.open(folders["queries"]),
-        load_tokenizer(_made(sweep, sweep.pipeline.tokenizer, "tokenizer") / "tokenizer"),
+        load_tokenizer(_made(sweep, sweep.tasks.shared.tokenizer, "tokenizer") / TOKENIZER),
         config.data.sequence_length,
         config.data.packing,
         config.train.model_copy(update=changed),

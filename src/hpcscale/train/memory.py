@@ -1,4 +1,4 @@
-"""What training will take of a rank's memory, and the ZeRO stage that follows. No torch.
+"""A forecast of a rank's memory in training, and the ZeRO stage that follows. No torch.
 
 Bytes of a model of P parameters on N ranks; b is 4 in fp32, 2 in bf16 and fp16. Adam keeps two
 fp32 moments, and gradients are accumulated in fp32 (Rajbhandari et al. 2020, "ZeRO", section 3.1,
@@ -27,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpcscale.config.train import TrainConfig
+from hpcscale.model.sizes import ModelSize as ModelSize
 from hpcscale.train.zero import BUCKET, LIVE, stages_of
 
 #: Numbers that a block keeps for its backward, of each token, in widths.
@@ -35,16 +36,6 @@ BLOCK_NUMBERS = 28
 _AUTOCAST_BYTES = 72
 #: The share of a GPU that a forecast may fill; contexts, kernels and fragmentation take the rest.
 USABLE = 0.9
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """parameters: embeddings and a tied head counted once; biases and norms may be left out."""
-
-    layers: int
-    width: int
-    vocabulary: int
-    parameters: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,7 @@ def forecast_memory(
     world_size: int,
     sequence_length: int,
 ) -> MemoryForecast:
-    """The peak of a step of several passes, all parts at their largest at once."""
+    """The peak of a step of several passes, as if all parts were largest at once."""
     count, item = size.parameters, 4 if precision == "fp32" else 2
     tokens = config.micro_batch * sequence_length
     working = activation_bytes(size, tokens, engine, precision, config.activation_checkpointing)
@@ -99,7 +90,7 @@ def forecast_memory(
 def activation_bytes(
     size: ModelSize, tokens: int, engine: str, precision: str, checkpointing: bool
 ) -> float:
-    """Of one micro-batch of ``tokens`` tokens, at its peak."""
+    """The peak of the activations of one micro-batch of ``tokens`` tokens."""
     item = 4 if precision == "fp32" else 2
     autocast = engine == "torch" and item == 2
     one = tokens * size.width * (_AUTOCAST_BYTES if autocast else BLOCK_NUMBERS * item)
@@ -119,14 +110,19 @@ def forecast_stages(
     world_size: int,
     sequence_length: int,
 ) -> dict[int, MemoryForecast]:
-    """Of each stage that ``zero: auto`` may choose."""
+    """The forecast of each stage that `zero: auto` may choose."""
     return {
         stage: forecast_memory(
-            size, config, engine=engine, stage=stage, precision=precision,
-            world_size=world_size, sequence_length=sequence_length,
+            size,
+            config,
+            engine=engine,
+            stage=stage,
+            precision=precision,
+            world_size=world_size,
+            sequence_length=sequence_length,
         )
         for stage in stages_of(engine, precision, config.offload)
-    }  # fmt: skip
+    }
 
 
 def lowest_fitting(stages: dict[int, MemoryForecast], memory: int) -> int:

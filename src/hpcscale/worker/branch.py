@@ -1,22 +1,20 @@
-"""Where a cell or a segment leaves the trunk: the state it goes on from, and what that had cost."""
+"""Where a cell or segment leaves the trunk: the state it continues from, and what that had cost."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpcscale.atomic import read_json
+from hpcscale.data.packing import PackedStream
 from hpcscale.errors import TaskError
-from hpcscale.plan.trunk import STATE
-from hpcscale.worker.context import Context
-
-if TYPE_CHECKING:
-    from hpcscale.data.packing import PackedStream
-    from hpcscale.train.loop import TrainResult
-
-_METRICS, _RECORD = "metrics.jsonl", "record.json"
+from hpcscale.rundir.layout import CHECKPOINTS, METRICS, RECORD
+from hpcscale.rundir.trunks import STATE
+from hpcscale.train.loop import TrainResult
+from hpcscale.train.tag_files import read_manifest, tags_in
+from hpcscale.worker.context import AnyContext
 
 
 @dataclass(frozen=True)
@@ -32,31 +30,29 @@ class BranchPoint:
         return int(self.record["tokens"])
 
 
-def branch_point(context: Context, stream: PackedStream) -> BranchPoint | None:
-    """What the task goes on from, checked to be the start of its own run; None: the base model.
+def branch_point(context: AnyContext, stream: PackedStream) -> BranchPoint | None:
+    """What the task continues from, checked to be the start of its own run; None: the base model.
 
     Raises TaskError where the trunk was trained on other tokens or its state is broken.
     """
-    from hpcscale.train.tag_files import read_manifest, tags_in
-
-    if not context.spec["inputs"].get("state"):
+    if not context.file.input_ids(STATE):
         return None
-    begun = bool(tags_in(context.directory / STATE))
+    begun = bool(tags_in(context.directory / CHECKPOINTS))
     # The state's checksums are compared once, and not again where the task has its own by now.
     first = context.rank == 0 and not begun
-    segment = context.verified_input("state") if first else context.input("state")
-    tag = segment / STATE / tags_in(segment / STATE)[-1]
-    point = BranchPoint(segment, tag, read_json(segment / _RECORD))
+    segment = context.verified_input(STATE) if first else context.input(STATE)
+    tag = segment / CHECKPOINTS / tags_in(segment / CHECKPOINTS)[-1]
+    point = BranchPoint(segment, tag, read_json(segment / RECORD))
     if read_manifest(tag)["data"] != stream.fingerprint(point.tokens):
         raise TaskError(
-            f"{context.spec['name']}: the first {point.tokens} tokens of its selection are not "
+            f"{context.file.name}: the first {point.tokens} tokens of its selection are not "
             f"those that {segment} was trained on: the order of its selection method depends on "
             "the budget, though `why_not_nested` says that it does not. Write `train.schedule: "
             "wsd`, which trains each budget by itself, or mend the method and raise its `version`"
         )
     if first:
         # The curve of a branch is that of the run by itself, from its first step.
-        shutil.copyfile(segment / _METRICS, context.directory / _METRICS)
+        shutil.copyfile(segment / METRICS, context.directory / METRICS)
     return point
 
 

@@ -1,4 +1,4 @@
-"""What a running step sees: its spec, its inputs, its directory, and a way to report progress."""
+"""What a running step is given: spec, inputs, directory, and a way to report progress."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from hpcscale.atomic import DONE, read_done, read_json, temporary_name, verify_done
+from hpcscale.atomic import read_done, temporary_name, verify_done
 from hpcscale.errors import TaskError
+from hpcscale.plan.kinds import Kind, kind_of
+from hpcscale.rundir.layout import DONE, PROGRESS, TASK
+from hpcscale.rundir.spec import Spec
+from hpcscale.rundir.task_file import Input, TaskFile, read_task_file
 from hpcscale.train.signals import LeadTime
 
-PROGRESS = "progress.json"
-SPEC = "task.json"
+S = TypeVar("S", bound=Spec)
 _PROGRESS_EVERY = 0.5
 
 
@@ -28,25 +31,28 @@ class InputMissing(TaskError):
 class StepResult:
     """File names of the outputs, relative to the task's directory, and facts for its marker.
 
-    scrap: folders that only an unfinished task needs. afterwards: called on rank 0 once the task
-    is marked as done.
+    temporary: folders that only an unfinished task needs, deleted once it is done. on_done: called
+    on rank 0 once the task is marked as done.
     """
 
     outputs: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
-    scrap: tuple[str, ...] = ()
-    afterwards: Callable[[], None] = lambda: None
+    temporary: tuple[str, ...] = ()
+    on_done: Callable[[], None] = lambda: None
 
 
 @dataclass
-class Context:
+class Context(Generic[S]):
     """One task on one rank.
 
-    from_step, lead: of this attempt at a training; where it went on, and how long a stop takes.
+    from_step, lead: of this attempt at a training; the step that it continues from, and how long a
+    stop takes.
     """
 
     run_dir: Path
-    spec: dict[str, Any]
+    file: TaskFile
+    kind: Kind[S]
+    spec: S
     stop: Callable[[], bool] = lambda: False
     deferring: Callable[[], AbstractContextManager[None]] = nullcontext
     rank: int = 0
@@ -57,23 +63,15 @@ class Context:
 
     @property
     def directory(self) -> Path:
-        return self.run_dir / str(self.spec["id"])
+        return self.run_dir / self.file.id
 
     @property
     def key(self) -> str:
-        return str(self.spec["key"])
-
-    @property
-    def decides(self) -> dict[str, Any]:
-        return dict(self.spec["decides"])
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return dict(self.spec["params"])
+        return self.file.key
 
     def inputs(self, label: str) -> list[Path]:
         """Directories of the inputs under ``label``, each checked to be done."""
-        return [self._ready(entry) for entry in self.spec["inputs"].get(label, [])]
+        return [self._ready(entry) for entry in self.file.inputs.get(label, ())]
 
     def verified_inputs(self, label: str) -> list[Path]:
         """As ``inputs``, with every checksum compared; for shards, which cost a read anyway.
@@ -101,10 +99,10 @@ class Context:
         (directory,) = self.inputs(label)
         return directory
 
-    def _ready(self, entry: dict[str, str]) -> Path:
-        directory = self.run_dir / entry["id"]
-        if read_done(directory, entry["key"]) is None:
-            raise InputMissing(f"{self.spec['name']} waits for {entry['id']}, which is not done")
+    def _ready(self, entry: Input) -> Path:
+        directory = self.run_dir / entry.id
+        if read_done(directory, entry.key) is None:
+            raise InputMissing(f"{self.file.name} waits for {entry.id}, which is not done")
         return directory
 
     def progress(self, done: float, total: float | None, unit: str = "", note: str = "") -> None:
@@ -125,9 +123,20 @@ class Context:
         os.replace(temporary, path)
 
 
-def load_context(run_dir: Path, task_id: str, **values: Any) -> Context:
-    """Raises TaskError when the run directory holds no such task."""
-    path = run_dir / task_id / SPEC
-    if not path.exists():
-        raise TaskError(f"{run_dir} has no task {task_id}; `hpcscale status {run_dir}` lists them")
-    return Context(run_dir, read_json(path), **values)
+AnyContext = Context[Any]
+
+
+def load_context(run_dir: Path, task_id: str, **values: Any) -> AnyContext:
+    """Raises TaskError where the run directory holds no such task, or its file is of another
+    version of hpcscale."""
+    file = read_task_file(run_dir, task_id)
+    kind = kind_of(file.kind)
+    spec = file.spec(kind.spec)
+    written = kind.decides(spec)
+    if written != file.decides:
+        other = {k for k in written | file.decides if written.get(k) != file.decides.get(k)}
+        raise TaskError(
+            f"{run_dir / task_id / TASK}: {', '.join(sorted(other))} is not what this version of "
+            "hpcscale reads; run the same `hpcscale sweep` again, with one version on all machines"
+        )
+    return Context(run_dir, file, kind, spec, **values)

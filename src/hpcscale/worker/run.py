@@ -17,14 +17,14 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcscale.atomic import DONE, read_done, write_done, write_json
+from hpcscale.atomic import read_done, write_done, write_json
 from hpcscale.cluster.restart import fail
 from hpcscale.errors import HpcscaleError, OtherRankFailed, Preempted
-from hpcscale.rundir import attempts
+from hpcscale.rundir.layout import DONE, FAILED
 from hpcscale.train.signals import StopFlag
-from hpcscale.worker.context import Context, InputMissing, StepResult, load_context
+from hpcscale.worker import attempt
+from hpcscale.worker.context import AnyContext, InputMissing, StepResult, load_context
 
-FAILED = "failed.json"
 _CAUSE_FIRST = 2.0
 
 
@@ -67,7 +67,7 @@ def run_tasks_entry(run_dir: str, task_ids: list[str], max_restarts: int | None 
     return code
 
 
-def _run(context: Context, max_restarts: int | None) -> int:
+def _run(context: AnyContext, max_restarts: int | None) -> int:
     directory = context.directory
     if read_done(directory, context.key) is not None:
         return 0
@@ -76,8 +76,8 @@ def _run(context: Context, max_restarts: int | None) -> int:
         if context.rank == 0:
             (directory / FAILED).unlink(missing_ok=True)
             (directory / DONE).unlink(missing_ok=True)
-            attempts.begin(context, max_restarts)
-        step = importlib.import_module(f"hpcscale.worker.steps.{context.spec['kind']}")
+            attempt.begin(context, max_restarts)
+        step = importlib.import_module(f"hpcscale.worker.steps.{context.kind.step}")
         result = step.run(context)
         if context.rank == 0:
             _finish(context, result)
@@ -99,23 +99,23 @@ def _run(context: Context, max_restarts: int | None) -> int:
         code = error.exit_code if isinstance(error, HpcscaleError) else 1
         if context.world_size > 1:
             # The other ranks may wait in a collective that this one will never join.
-            attempts.end(context, outcome)
+            attempt.end(context, outcome)
             fail()
     finally:
-        attempts.end(context, outcome)
+        attempt.end(context, outcome)
     return code
 
 
-def _finish(context: Context, result: StepResult) -> None:
+def _finish(context: AnyContext, result: StepResult) -> None:
     """Mark the task as done, and only then drop what it would need to go on. A stop waits."""
     with context.deferring():
         write_done(context.directory, context.key, result.outputs, facts=result.facts)
-        for name in result.scrap:
+        for name in result.temporary:
             shutil.rmtree(context.directory / name, ignore_errors=True)
-        result.afterwards()
+        result.on_done()
 
 
-def _meet(context: Context) -> None:
+def _meet(context: AnyContext) -> None:
     """No rank goes on to a task that reads this one before rank 0 has marked it done."""
     if context.world_size > 1:
         from hpcscale.train.distributed import Ranks
@@ -123,7 +123,7 @@ def _meet(context: Context) -> None:
         Ranks.from_environment().barrier()
 
 
-def _follow_the_dead(context: Context, error: Exception) -> None:
+def _follow_the_dead(context: AnyContext, error: Exception) -> None:
     """End as a killed rank does where one was killed: nothing failed, and trying again helps.
 
     A rank that failed has said so before it left, or is about to.
@@ -148,7 +148,7 @@ def _appears(path: Path, seconds: float) -> bool:
     return path.exists()
 
 
-def _record_failure(context: Context, error: Exception) -> None:
+def _record_failure(context: AnyContext, error: Exception) -> None:
     """The first rank that fails is the one worth reading; the others fail because of it."""
     trace = traceback.format_exc()
     print(trace, file=sys.stderr, flush=True)

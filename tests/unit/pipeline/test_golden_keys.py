@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from hpcscale.config.load import load_sweep
-from hpcscale.plan.stages import Pipeline
+from hpcscale.config.data import CorpusConfig
+from hpcscale.plan.build import build_tasks
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "keys.json"
@@ -28,12 +30,23 @@ SWEEPS: dict[str, tuple[str, tuple[str, ...], dict[str, str] | None]] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Fingerprints that do not depend on this machine."""
+
+    local: dict[str, str] | None
+
+    def corpus(self, spec: CorpusConfig) -> object:
+        return spec.corpus
+
+    def directory(self, source: str) -> dict[str, str] | None:
+        return self.local
+
+
 def keys_of(file: str, overrides: tuple[str, ...], local: dict[str, str] | None) -> dict[str, str]:
-    config = load_sweep(ROOT / "sweeps" / file, overrides)
-    graph = Pipeline(
-        config, "bf16", lambda spec: spec.corpus, lambda source: local, score_shards=2
-    ).graph()
-    return {task.name: task.key for task in graph}
+    config = load_sweep(ROOT / "sweeps" / file, (*overrides, "resources.score.shards=2"))
+    tasks = build_tasks(config, "bf16", Sources(local))
+    return {task.name: task.key for task in tasks.graph}
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -7,62 +7,58 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 
 from hpcscale.atomic import write_json
+from hpcscale.data.store import TokenStore
+from hpcscale.doctor.model import Patient, examine
 from hpcscale.errors import CheckpointError
+from hpcscale.evaluate.loss import evaluate
+from hpcscale.model.build import load_model
+from hpcscale.plan.specs import EvaluateSpec
+from hpcscale.rundir.layout import EVALUATION, MODEL, PROBES, STORE, TOKENIZER
+from hpcscale.train.distributed import Ranks
 from hpcscale.worker.context import Context, StepResult
 
-RECORD = "evaluation.json"
-PROBES = "probes.json"
 
-
-def run(context: Context) -> StepResult:
-    from hpcscale.data.store import TokenStore
-    from hpcscale.evaluate.loss import evaluate
-    from hpcscale.model.build import load_model
-    from hpcscale.train.distributed import Ranks
-
-    decides, params = context.decides, context.params
-    is_base = params["cell"] is None
+def run(context: Context[EvaluateSpec]) -> StepResult:
+    spec = context.spec
+    is_base = spec.cell is None
     if is_base:
         _probe(context)
-    store = TokenStore.open(context.input("store") / "store")
+    store = TokenStore.open(context.input("store") / STORE)
     started = time.monotonic()
     ranks = Ranks.from_environment()
-    model = load_model(context.input("model") / "model").to(ranks.device)
+    model = load_model(context.input("model") / MODEL).to(ranks.device)
     result = evaluate(
         model,
         store,
-        sequence_length=decides["sequence_length"],
-        packing=decides["packing"],
-        micro_batch=params["micro_batch"],
+        sequence_length=spec.sequences.sequence_length,
+        packing=spec.sequences.packing,
+        micro_batch=spec.micro_batch,
         ranks=ranks,
-        precision=decides["precision"],
+        precision=spec.sequences.precision,
     )
-    record = {**asdict(result), "cell": params["cell"], "seconds": time.monotonic() - started}
+    cell = None if spec.cell is None else spec.cell.model_dump()
+    record = {**asdict(result), "cell": cell, "seconds": time.monotonic() - started}
     if context.rank == 0:
-        write_json(context.directory / RECORD, record)
-    outputs = [RECORD, *([PROBES] if is_base else [])]
+        write_json(context.directory / EVALUATION, record)
+    outputs = [EVALUATION, *([PROBES] if is_base else [])]
     return StepResult(outputs, {"loss": result.loss, "tokens": result.tokens})
 
 
-def _probe(context: Context) -> None:
+def _probe(context: Context[EvaluateSpec]) -> None:
     """Try the model, and keep what was found beside its loss. Raises CheckpointError where cells
     of it would be wrong."""
-    from functools import partial
-
-    from hpcscale.doctor.model import Patient, examine
-    from hpcscale.model.build import load_model
-
-    decides = context.decides
-    load = partial(load_model, context.input("model") / "model")
-    tokenizer = context.run_dir / context.params["tokenizer"] / "tokenizer"
+    spec = context.spec
+    load = partial(load_model, context.input("model") / MODEL)
+    folder = context.run_dir / spec.tokenizer / TOKENIZER if spec.tokenizer else None
     patient = Patient(
         load(),
         load,
-        decides["sequence_length"],
-        decides["packing"],
-        tokenizer if tokenizer.is_dir() else None,
+        spec.sequences.sequence_length,
+        spec.sequences.packing,
+        folder if folder is not None and folder.is_dir() else None,
     )
     findings = list(examine(patient))
     if context.rank == 0:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from hpcscale.model.build import load_model, save_model
+from hpcscale.plan.specs import FetchSpec
+from hpcscale.rundir.layout import MODEL, PROBED
 from hpcscale.worker.context import Context, StepResult
 
-MODEL = "model"
-PROBED = "probed"
 
-
-def run(context: Context) -> StepResult:
-    from hpcscale.model.build import load_model, save_model
-
-    params = context.params
-    model = load_model(params["source"], params["revision"])
+def run(context: Context[FetchSpec]) -> StepResult:
+    model = load_model(context.spec.source, context.spec.revision)
     out = context.directory / MODEL
     save_model(model, out)
     parameters = sum(p.numel() for p in model.parameters())

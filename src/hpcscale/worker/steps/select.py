@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
 from hpcscale.atomic import write_json
-from hpcscale.config.sweep import MethodConfig
+from hpcscale.data.store import TokenStore
+from hpcscale.data.tokenizer import load_tokenizer
+from hpcscale.plan.specs import SelectSpec
+from hpcscale.rundir.layout import SCORES, SELECTION, SELECTION_SUMMARY, STORE, TOKENIZER
+from hpcscale.selection.budget import fill_budget, write_selection
+from hpcscale.selection.method import Candidates
+from hpcscale.selection.registry import load_method
 from hpcscale.worker.context import Context, StepResult
 
-SELECTION = "selection.parquet"
-SUMMARY = "selection.json"
 
-
-def run(context: Context) -> StepResult:
-    from hpcscale.data.store import TokenStore
-    from hpcscale.data.tokenizer import load_tokenizer
-    from hpcscale.selection.budget import fill_budget, write_selection
-    from hpcscale.selection.method import Candidates
-    from hpcscale.selection.registry import load_method
-
-    decides, params = context.decides, context.params
-    store = TokenStore.open(context.input("pool") / "store")
-    tokenizer = load_tokenizer(context.input("tokenizer") / "tokenizer")
-    method = load_method(MethodConfig(**params["config"]))
+def run(context: Context[SelectSpec]) -> StepResult:
+    spec = context.spec
+    store = TokenStore.open(context.input("pool") / STORE)
+    tokenizer = load_tokenizer(context.input("tokenizer") / TOKENIZER)
     candidates = Candidates(
         ids=store.ids,
         lengths=store.lengths,
@@ -29,10 +29,9 @@ def run(context: Context) -> StepResult:
         scores=_scores(context),
         text=lambda row: tokenizer.decode(store.tokens(row)[:-1].tolist()),
     )
-    budget, seed, epochs = decides["budget"], decides["seed"], decides["epochs"]
-    kept = method.keep(candidates, budget, seed)
+    kept = load_method(spec.config).keep(candidates, spec.budget, spec.seed)
     selection = fill_budget(
-        kept, store.ids, store.lengths, budget, seed, epochs, f"cell {params['cell']}"
+        kept, store.ids, store.lengths, spec.budget, spec.seed, spec.epochs, f"cell {spec.cell}"
     )
     write_selection(context.directory / SELECTION, selection, store.ids)
     summary = {
@@ -43,14 +42,13 @@ def run(context: Context) -> StepResult:
         "kept_documents": len(kept),
         "kept_tokens": int(store.lengths[kept].sum()),
     }
-    write_json(context.directory / SUMMARY, summary)
-    return StepResult([SELECTION, SUMMARY], summary)
+    write_json(context.directory / SELECTION_SUMMARY, summary)
+    return StepResult([SELECTION, SELECTION_SUMMARY], summary)
 
 
-def _scores(context: Context):  # type: ignore[no-untyped-def]
-    if not context.spec["inputs"].get("scores"):
+def _scores(context: Context[SelectSpec]) -> npt.NDArray[np.float64] | None:
+    if not context.file.input_ids("scores"):
         return None
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(context.input("scores") / "scores.parquet", columns=["score"])
-    return table["score"].to_numpy()
+    table = pq.read_table(context.input("scores") / SCORES, columns=["score"])
+    scores: npt.NDArray[np.float64] = table["score"].to_numpy()
+    return scores

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from hpcscale.config.data import CorpusConfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpcscale.data.corpora import open_corpus
+from hpcscale.data.documents import text_id, unit_hash
+from hpcscale.data.report import ReadReport
+from hpcscale.data.tokenizer import fetch_tokenizer, load_tokenizer, train_tokenizer
+from hpcscale.plan.specs import TokenizerSpec
+from hpcscale.rundir.layout import TOKENIZER
 from hpcscale.worker.context import Context, StepResult
 
 
-def run(context: Context) -> StepResult:
-    from hpcscale.data.corpora import open_corpus
-    from hpcscale.data.documents import text_id, unit_hash
-    from hpcscale.data.report import ReadReport
-    from hpcscale.data.tokenizer import fetch_tokenizer, load_tokenizer, train_tokenizer
-
-    decides, params = context.decides, context.params
-    out = context.directory / "tokenizer"
-    report = ReadReport()
-    if "vocabulary" not in decides:
-        reading = decides.get("reading")
-        fetch_tokenizer(params["source"], params["revision"], out, reading)
-    else:
-        low, high = decides["range"]
-        documents = open_corpus(CorpusConfig(**params["corpus"])).documents(report)
-        domains = decides["domains"]
-        texts = (
-            document.text
-            for document in documents
-            if low <= unit_hash(text_id(document.text)) < high
-            and (domains is None or document.domain in domains)
-        )
-        train_tokenizer(texts, decides["vocabulary"], out)
+def run(context: Context[TokenizerSpec]) -> StepResult:
+    out = context.directory / TOKENIZER
+    _make(context.spec, out)
     tokenizer = load_tokenizer(out)
     facts = {"vocabulary": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint()}
-    return StepResult([f"tokenizer/{f.name}" for f in out.iterdir() if f.is_file()], facts)
+    return StepResult([f"{TOKENIZER}/{f.name}" for f in out.iterdir() if f.is_file()], facts)
+
+
+def _make(spec: TokenizerSpec, out: Path) -> None:
+    if spec.vocabulary is not None:
+        train_tokenizer(_texts(spec), spec.vocabulary, out)
+    else:
+        assert spec.source is not None
+        fetch_tokenizer(spec.source, spec.revision, out, spec.reading)
+
+
+def _texts(spec: TokenizerSpec) -> Iterator[str]:
+    assert spec.corpus is not None
+    assert spec.documents is not None
+    (low, high), domains = spec.documents.range, spec.documents.domains
+    for document in open_corpus(spec.corpus).documents(ReadReport()):
+        inside = low <= unit_hash(text_id(document.text)) < high
+        if inside and (domains is None or document.domain in domains):
+            yield document.text

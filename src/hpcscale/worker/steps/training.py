@@ -2,92 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
 
 from hpcscale.atomic import read_json, write_json
 from hpcscale.config.train import TrainConfig
-from hpcscale.plan.trunk import release
+from hpcscale.data.packing import PackedStream
+from hpcscale.data.store import TokenStore
+from hpcscale.model.build import save_model
+from hpcscale.model.flops import model_flops_per_token
+from hpcscale.plan.specs import PretrainSpec, ProxySpec, TrainSpec, TrunkSpec
+from hpcscale.rundir.layout import (
+    CHECKPOINTS,
+    ENGINE,
+    METRICS,
+    MODEL,
+    RECORD,
+    SELECTION,
+    SELECTION_SUMMARY,
+    STORE,
+)
+from hpcscale.rundir.trunks import release
+from hpcscale.selection.budget import read_selection
+from hpcscale.train.distributed import Ranks, device_name
+from hpcscale.train.loop import TrainResult, train
+from hpcscale.train.options import Hooks, RunSetup, Segment
+from hpcscale.train.tag_files import tags_in
+from hpcscale.train.watch import Watcher
 from hpcscale.train.zero import resolve_engine
 from hpcscale.units import format_rate
 from hpcscale.worker.branch import BranchPoint, branch_point, shares
 from hpcscale.worker.context import Context, StepResult
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from hpcscale.data.packing import PackedStream
-    from hpcscale.train.distributed import Ranks
-    from hpcscale.train.loop import TrainResult
-    from hpcscale.train.watch import Watcher
-
-MODEL = "model"
-RECORD = "record.json"
-METRICS = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
-ENGINE = "engine.json"
+#: A task that trains.
+Training = Context[PretrainSpec] | Context[ProxySpec] | Context[TrainSpec] | Context[TrunkSpec]
 
 
-def selected_stream(context: Context) -> tuple[PackedStream, dict[str, Any]]:
+def selected_stream(
+    context: Context[TrainSpec] | Context[TrunkSpec],
+) -> tuple[PackedStream, dict[str, Any]]:
     """What a cell trains on, and what its selection says of it."""
-    from hpcscale.data.packing import PackedStream
-    from hpcscale.data.store import TokenStore
-    from hpcscale.selection.budget import read_selection
-
-    decides = context.decides
-    store = TokenStore.open(context.input("pool") / "store")
+    sequences = context.spec.sequences
+    store = TokenStore.open(context.input("pool") / STORE)
     selected = context.input("selection")
-    ids, tokens = read_selection(selected / "selection.parquet")
+    ids, tokens = read_selection(selected / SELECTION)
     stream = PackedStream(
-        store, store.index_of(ids), tokens, decides["sequence_length"], decides["packing"]
+        store, store.index_of(ids), tokens, sequences.sequence_length, sequences.packing
     )
-    return stream, read_json(selected / "selection.json")
+    return stream, read_json(selected / SELECTION_SUMMARY)
 
 
 def train_and_save(
-    context: Context,
+    context: Training,
     model: nn.Module,
     stream: PackedStream,
-    seed: int,
     ranks: Ranks,
     facts: dict[str, Any],
-    watcher: Watcher | None = None,
+    *,
+    config: TrainConfig | None = None,
+    watchers: Sequence[Watcher] = (),
+    save: bool = True,
 ) -> StepResult:
     """Train ``model`` on ``stream``, save it in Hugging Face format, and record how it went.
 
-    A run that is watched is there for what its watcher writes, and its model is not saved.
+    ``config``: instead of the task's own. ``save``: False where the run is for what its watchers
+    write, and nothing reads its model.
     """
-    from hpcscale.model.build import save_model
-
     point, size = branch_point(context, stream), _size(model, stream)
-    result = _train(context, model, stream, seed, ranks, point, watcher=watcher)
+    segment = Segment(point.tag if point else None)
+    result = _train(context, model, stream, ranks, segment, config, watchers)
     record = facts | _record(ranks, result) | size | shares(point, result)
     out = context.directory / MODEL
     if ranks.rank == 0:
-        if watcher is None:
+        if save:
             save_model(model, out, result.weights)
         write_json(context.directory / RECORD, record)
     ranks.barrier()
-    saved = [] if watcher else [f"{MODEL}/{file.name}" for file in out.iterdir()]
+    saved = [f"{MODEL}/{file.name}" for file in out.iterdir()] if save else []
     # The model is what later stages read; the training state has then served its purpose.
     return StepResult(
         [RECORD, METRICS, ENGINE, *saved],
         record,
-        scrap=(CHECKPOINTS,),
-        afterwards=_releasing(context, point),
+        temporary=(CHECKPOINTS,),
+        on_done=_releasing(context, point),
     )
 
 
 def train_segment(
-    context: Context, model: nn.Module, stream: PackedStream, ranks: Ranks
+    context: Context[TrunkSpec], model: nn.Module, stream: PackedStream, ranks: Ranks
 ) -> StepResult:
     """Train ``model`` on the tokens of a trunk's segment, and keep the state that it ends in."""
-    from hpcscale.train.tag_files import tags_in
-
-    decides, folder = context.decides, context.directory / CHECKPOINTS
+    spec, folder = context.spec, context.directory / CHECKPOINTS
     point, size = branch_point(context, stream), _size(model, stream)
-    steps = decides["tokens"] // decides["global_batch"]
-    result = _train(context, model, stream, decides["seed"], ranks, point, steps=steps)
+    steps = spec.tokens // spec.training.train.global_batch
+    segment = Segment(point.tag if point else None, steps)
+    result = _train(context, model, stream, ranks, segment)
     record = _record(ranks, result) | size | shares(point, result)
     if ranks.rank == 0:
         write_json(context.directory / RECORD, record)
@@ -98,47 +109,41 @@ def train_segment(
     return StepResult(
         [RECORD, METRICS, ENGINE, *state],
         record,
-        scrap=tuple(f"{CHECKPOINTS}/{name}" for name in folders if name != tag),
-        afterwards=_releasing(context, point),
+        temporary=tuple(f"{CHECKPOINTS}/{name}" for name in folders if name != tag),
+        on_done=_releasing(context, point),
     )
 
 
-def _releasing(context: Context, point: BranchPoint | None) -> Callable[[], None]:
-    """What deletes the state that a task went on from, if no other waits for it."""
+def _releasing(context: Training, point: BranchPoint | None) -> Callable[[], None]:
+    """What deletes the state that a task continued from, if no other waits for it."""
     return lambda: release(context.run_dir, point.segment) if point else None
 
 
 def _train(
-    context: Context, model: nn.Module, stream: PackedStream, seed: int, ranks: Ranks,
-    point: BranchPoint | None, watcher: Watcher | None = None, steps: int | None = None,
-) -> TrainResult:  # fmt: skip
-    from hpcscale.train.loop import train
-
-    decides, config = context.decides, TrainConfig(**context.params["train"])
-    total = stream.n_tokens if steps is None else decides["tokens"]
-    return train(
-        model,
-        stream,
-        config,
-        engine=resolve_engine(config, decides["precision"], ranks.device.type == "cuda"),
-        precision=decides["precision"],
-        seed=seed,
-        ranks=ranks,
-        out=context.directory,
-        key=context.key,
+    context: Training,
+    model: nn.Module,
+    stream: PackedStream,
+    ranks: Ranks,
+    segment: Segment,
+    config: TrainConfig | None = None,
+    watchers: Sequence[Watcher] = (),
+) -> TrainResult:
+    spec, precision = context.spec, context.spec.sequences.precision
+    config = config or spec.training.train
+    engine = resolve_engine(config, precision, ranks.device.type == "cuda")
+    setup = RunSetup(engine, precision, spec.seed, ranks, context.directory, context.key)
+    total = stream.n_tokens if segment.steps is None else segment.steps * config.global_batch
+    hooks = Hooks(
         stop=context.stop,
         progress=lambda line: _report(context, line, total),
+        watchers=watchers,
         lead=context.lead,
-        watcher=watcher,
-        trunk=point.tag if point else None,
-        steps=steps,
     )
+    return train(model, stream, config, setup, hooks, segment)
 
 
 def _size(model: nn.Module, stream: PackedStream) -> dict[str, Any]:
     """Counted before an engine takes the weights apart, as ZeRO 3 does."""
-    from hpcscale.model.flops import model_flops_per_token
-
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "flops_per_token": model_flops_per_token(model, stream.sequence_length),
@@ -146,8 +151,6 @@ def _size(model: nn.Module, stream: PackedStream) -> dict[str, Any]:
 
 
 def _record(ranks: Ranks, result: TrainResult) -> dict[str, Any]:
-    from hpcscale.train.distributed import device_name
-
     return {
         "tokens": result.tokens,
         "steps": result.steps,
@@ -165,7 +168,7 @@ def _record(ranks: Ranks, result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _report(context: Context, line: dict[str, Any], total: int) -> None:
+def _report(context: Training, line: dict[str, Any], total: int) -> None:
     if context.from_step is None:
         context.from_step = line["step"] - 1
     loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"

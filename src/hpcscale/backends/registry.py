@@ -1,0 +1,83 @@
+"""Which back ends are installed, and which one is used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import entry_points
+
+from hpcscale.backends.base import Backend
+from hpcscale.errors import ClusterError, ConfigError
+from hpcscale.rundir.state import Job, Liveness
+
+GROUP = "hpcscale.backends"
+_BUILT_IN = {
+    "slurm": "hpcscale.backends.slurm:Slurm",
+    "local": "hpcscale.backends.local:Local",
+    "debug": "hpcscale.backends.debug:Debug",
+}
+
+
+def names() -> list[str]:
+    """The back ends that ``--executor`` may name."""
+    return [*_BUILT_IN, *sorted(point.name for point in entry_points(group=GROUP))]
+
+
+@cache
+def backend(name: str) -> Backend:
+    """Raises ConfigError for a back end that is not installed or does not load."""
+    try:
+        if name in _BUILT_IN:
+            module, _, attribute = _BUILT_IN[name].partition(":")
+            made = getattr(importlib.import_module(module), attribute)()
+        else:
+            (point,) = entry_points(group=GROUP, name=name)
+            made = point.load()()
+    except ValueError:
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        raise ConfigError(
+            f"--executor {name}: there is no such back end; {hint}installed: auto, "
+            f"{', '.join(names())}"
+        ) from None
+    except Exception as error:
+        raise ConfigError(f"--executor {name}: the back end does not load: {error!r}") from error
+    if not isinstance(made, Backend):
+        raise ConfigError(f"--executor {name}: {type(made).__name__} is not a Backend")
+    return made
+
+
+def choose(name: str, dry_run: bool = False) -> Backend:
+    """The back end of ``--executor``; ``auto`` is the one with the highest affinity.
+
+    A dry run is planned for Slurm also where none answers. Raises ClusterError where the back end
+    that is named cannot be used here.
+    """
+    if name == "auto":
+        if dry_run:
+            return backend("slurm")
+        found = [(one.affinity(), one) for one in map(backend, names())]
+        return max(found, key=lambda item: item[0])[1]
+    chosen = backend(name)
+    if not dry_run and (problem := chosen.problem()):
+        raise ClusterError(f"--executor {name}: {problem}")
+    return chosen
+
+
+def liveness(jobs: Sequence[Job]) -> dict[Job, Liveness]:
+    """Asks each back end that submitted any of ``jobs``, once.
+
+    Jobs of one that is not installed here are unknown.
+    """
+    found: dict[Job, Liveness] = {}
+    for name in sorted({job.executor for job in jobs}):
+        mine = [job for job in jobs if job.executor == name]
+        try:
+            answers = backend(name).alive([job.id for job in mine])
+        except ConfigError:
+            found |= dict.fromkeys(mine, "unknown")
+            continue
+        found |= {job: answers.get(job.id, "gone") for job in mine}
+    return found

@@ -1,0 +1,70 @@
+"""The tokenizer and the token stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpcscale.config.data import CorpusConfig, Role
+from hpcscale.config.sweep import SweepConfig
+from hpcscale.plan.fingerprints import Sources, absolute_paths, absolute_source
+from hpcscale.plan.graph import Inputs, Task
+from hpcscale.plan.kinds import STORE, TOKENIZER
+from hpcscale.plan.models import origin
+from hpcscale.plan.specs import Documents, StoreSpec, TokenizerSpec
+from hpcscale.plan.tokenizer_settings import read_otherwise
+
+Stores = Mapping[Role, Task[StoreSpec]]
+
+
+def tokenizer_task(config: SweepConfig, sources: Sources) -> Task[TokenizerSpec]:
+    given, base = config.tokenizer, config.data.base
+    if given.train is not None:
+        assert base is not None
+        spec = TokenizerSpec(
+            vocabulary=given.train,
+            documents=_documents(config, "base", sources),
+            corpus=_with_absolute_paths(base),
+        )
+    else:
+        assert given.source is not None
+        spec = TokenizerSpec(
+            origin=origin(given.source, given.revision, sources),
+            source=absolute_source(given.source),
+            revision=given.revision,
+            **read_otherwise(given.source, given.reading),
+        )
+    return Task("data/tokenizer", TOKENIZER, spec)
+
+
+def store_tasks(config: SweepConfig, sources: Sources, tokenizer: Task[TokenizerSpec]) -> Stores:
+    """A store for each role; one leaves out the documents of those before it."""
+    roles, stores = config.data.roles(), dict[Role, Task[StoreSpec]]()
+    for role, corpus in roles.items():
+        before = tuple(stores[other] for other in stores if roles[other].source != corpus.source)
+        spec = StoreSpec(
+            documents=_documents(config, role, sources),
+            role=role,
+            max_broken=config.data.max_broken,
+            corpus=_with_absolute_paths(corpus),
+            cut=role in ("eval", "query"),
+        )
+        inputs: Inputs = {"tokenizer": (tokenizer,), "exclude": before}
+        stores[role] = Task(f"data/{role}", STORE, spec, inputs)
+    return stores
+
+
+def _documents(config: SweepConfig, role: Role, sources: Sources) -> Documents:
+    corpus = config.data.roles()[role]
+    return Documents(
+        fingerprint=sources.corpus(corpus),
+        domains=corpus.domains,
+        domain_field=corpus.domain if corpus.corpus == "files" else None,
+        range=config.data.hash_ranges()[role],
+        seed=corpus.seed,
+        shuffle_buffer=corpus.shuffle_buffer if corpus.corpus == "c4" else None,
+        tokens=corpus.tokens,
+    )
+
+
+def _with_absolute_paths(corpus: CorpusConfig) -> CorpusConfig:
+    return corpus.model_copy(update={"path": tuple(absolute_paths(corpus.path))})
