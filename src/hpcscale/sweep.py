@@ -42,8 +42,7 @@ def open_sweep(
 ) -> Sweep:
     """Read, check and plan ``path``. Raises HpcscaleError before anything is written but caches.
 
-    executor: the name of a back end, or ``auto``. A dry run is planned for Slurm also where none
-    answers.
+    executor: the name of a back end, or ``auto``. A dry run needs no scheduler that answers.
     """
     config = load_sweep(path, overrides)
     profile = load_profile(site or config.resources.site)
@@ -66,7 +65,8 @@ def reopen(run_dir: Path) -> Sweep:
     # The directory may have been moved or mounted elsewhere since.
     here = (f"root={run_dir.absolute().parent}", f"name={run_dir.absolute().name}")
     site = str(run_dir / SITE) if (run_dir / SITE).exists() else manifest["site"]
-    return open_sweep(file, here, manifest["executor"], site)
+    # It is only looked at: the scheduler need not answer here.
+    return open_sweep(file, here, manifest["executor"], site, dry_run=True)
 
 
 def execute(sweep: Sweep, plan: Plan, say: Say, follow: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,43 @@ def test_a_layer_imports_only_those_under_it(path: Path) -> None:
         if module.split(".")[0] == "hpcscale":
             other = layer_of(module)
             assert LAYERS.index(other) <= LAYERS.index(own), f"{path} imports {module}"
+
+
+def test_the_run_directory_knows_no_torch_and_no_scheduler() -> None:
+    for path in SOURCE.glob("rundir/*.py"):
+        known = {module.split(".")[0] for module in imports(path)}
+        assert not known & {"torch", "transformers", "submitit", "subprocess"} - (
+            {"subprocess"} if path.name == "records.py" else set()  # git's commit
+        ), path
+
+
+def test_file_names_of_a_run_directory_are_written_once() -> None:
+    """Others take them from rundir/layout.py; DONE is that of atomic.py."""
+    layout = ast.parse((SOURCE / "rundir" / "layout.py").read_text(encoding="utf-8"))
+    names = {
+        node.value.value
+        for node in layout.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        if "." in str(node.value.value)
+    } | {"done.json"}
+    names.remove("manifest.json")  # token stores and checkpoints have one too
+    assert "task.json" in names
+    for path in FILES:
+        if path.name in ("layout.py", "atomic.py"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        written = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert not written & names, f"{path}: {written & names}"
+
+
+def test_one_cell_is_followed_in_few_files() -> None:
+    """docs/architecture.md lists them."""
+    text = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.split("## To follow one cell")[1].split("**A token budget**")[0]
+    files = [SOURCE / name for name in re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)]
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    assert 8 <= len(files) <= 12
+    assert lines <= 2000, lines
 
 
 @pytest.mark.parametrize("package", ONE_IMPORTER)

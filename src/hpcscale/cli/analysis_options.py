@@ -43,7 +43,7 @@ _SHARED = [
         "laws",
         multiple=True,
         metavar="NAME",
-        help="Repeatable; default: all that the data allow. One of your own: MODULE:CLASS.",
+        help="Repeatable; default: all that the data allow. Your own: MODULE:CLASS.",
     ),
     click.option(
         "--columns",
@@ -54,7 +54,7 @@ _SHARED = [
         "--base-loss",
         type=float,
         metavar="NATS",
-        help="Loss of the base model; default: a run's own, else it is fitted.",
+        help="Loss of the base model; default: the run's own; without one, it is fitted.",
     ),
     click.option(
         "--reference",
@@ -85,15 +85,16 @@ def shared(command: _Command) -> _Command:
 
 
 def asked(source: Path, out: Path | None, columns: str | None, **options: Any) -> Asked:
-    """What the arguments ask for. Raises DataError where a run has no results yet."""
+    """The analysis that the arguments ask for. Raises DataError where a run has no results yet."""
     from hpcscale.errors import DataError
+    from hpcscale.rundir.layout import ANALYSIS, RESULTS
     from scalinglaws.analysis import Analysis, Options
 
     if source.is_dir():
-        directory = source / "analysis" if (source / "analysis").is_dir() else source
-        if not (directory / "results.csv").exists():
+        directory = source / ANALYSIS if (source / ANALYSIS).is_dir() else source
+        if not (directory / RESULTS).exists():
             raise DataError(
-                f"{source / 'analysis' / 'results.csv'} is missing; `hpcscale sweep` writes it "
+                f"{source / ANALYSIS / RESULTS} is missing; `hpcscale sweep` writes it "
                 "once a cell is done"
             )
         source, out = directory, out or directory
@@ -104,6 +105,6 @@ def asked(source: Path, out: Path | None, columns: str | None, **options: Any) -
 
 
 def say_warnings(analysis: Analysis) -> None:
-    """What the reader should know of the data, on stderr."""
+    """Print the warnings about the data on stderr."""
     for warning in analysis.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -1,4 +1,4 @@
-"""Our token ids against those of transformers, on texts that tell tokenizers apart.
+"""Compare our token ids with those of transformers, on texts that tell tokenizers apart.
 
 Classes of transformers rebuild the normalizer and the pre-tokenizer of a ``tokenizer.json``, and
 take settings from ``tokenizer_config.json``: the same directory can give two readings.
@@ -6,16 +6,14 @@ take settings from ``tokenizer_config.json``: the same directory can give two re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer as RustTokenizer
 
 from hpcscale.data.end_of_text import CONFIG, read_object
 from hpcscale.errors import DataError
-
-if TYPE_CHECKING:
-    from hpcscale.data.tokenizer import Tokenizer
 
 #: Texts and not one text, since some tokenizers put a space before each.
 PROBE = (
@@ -45,10 +43,24 @@ _GENERIC = {None, "PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersB
 _MOST_ADDED, _MOST_SLOW, _SHOWN = 1000, 2000, 12
 
 
-def check_ids(tokenizer: Tokenizer, folder: Path, source: str) -> None:
-    """Raises DataError where transformers reads ``folder`` otherwise than ``tokenizer`` does.
+class Reader(Protocol):
+    """The tokenizer that is compared: ``data.tokenizer.Tokenizer``."""
 
-    Compared are the probe, each added token between words, and the text of each token.
+    rust: RustTokenizer
+    vocab_size: int
+
+    @property
+    def added_tokens(self) -> list[str]:
+        """Tokens that are found in text before the model of the tokenizer sees it."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+
+
+def check_ids(tokenizer: Reader, folder: Path, source: str) -> None:
+    """Raises DataError where transformers reads ``folder`` differently from ``tokenizer``.
+
+    It compares the probe, each added token between words, and the text of each token.
     """
     theirs = _load(folder, source)
     added = sorted({*theirs.get_added_vocab(), *tokenizer.added_tokens})[:_MOST_ADDED]
@@ -79,7 +91,7 @@ def made_by_transformers(folder: Path, source: str) -> RustTokenizer:
 
 
 def _encode_fast(rust: Any, texts: list[str]) -> list[list[int]]:
-    """What a call of the tokenizer does, without its cost of a list for each text."""
+    """The ids of each text as a call of the tokenizer gives them, but faster."""
     rust.no_truncation()
     rust.no_padding()
     rust.encode_special_tokens = True
@@ -110,7 +122,7 @@ def _load(folder: Path, source: str) -> Any:
 def _unreadable(source: str, error: Exception) -> DataError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return DataError(
-        f"transformers cannot read the tokenizer {source} ({reason}), so that its token ids cannot "
+        f"transformers cannot read the tokenizer {source} ({reason}), so its token ids cannot "
         f"be checked; correct its {CONFIG}, or set `tokenizer:` to another directory"
     )
 

@@ -1,0 +1,120 @@
+"""What docs/adding-a-method.md and docs/adding-a-back-end.md show, run as a user would run it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from documented import install
+from hpcscale.data.store import TokenStore
+from support import SWEEP, Run
+
+LEXICON = "selection=[random, {name: code, method: lexicon, words: [def, return, for], share: 0.5}]"
+SMALL = ("--set", "budgets=[2k]")
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path, texts: Path) -> Path:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
+    return file
+
+
+def only(run: Path, pattern: str) -> Path:
+    (found,) = run.glob(pattern)
+    return found
+
+
+def test_a_method_brings_its_scorer(tmp_path: Path, hpcscale: Run, sweep_file: Path) -> None:
+    path = install("adding-a-method.md", tmp_path / "site")
+    words = ("sweep", sweep_file, "--executor", "local", "--set", LEXICON, *SMALL)
+    more = ("--set", "resources.score={shards: 2, ranks: 2}")
+    hpcscale(*words, *more, PYTHONPATH=path)
+    run = tmp_path / "runs" / "tiny"
+    table = pq.read_table(only(run, "scores/lexicon-*/merged-*/scores.parquet")).to_pandas()
+    store = TokenStore.open(only(run, "data/pool-*/store"))
+    assert table["id"].tolist() == store.ids.tolist()
+    assert set(table["domain"]) == {"sea", "code"}
+    assert (table.groupby("domain")["score"].mean()["sea"]) == 0
+    chosen = pq.read_table(only(run, "selections/code-*/selection.parquet"))["id"].to_numpy()
+    best = table["id"].to_numpy()[np.argsort(-table["score"].to_numpy())[: round(len(table) / 2)]]
+    floor = table["score"][table["id"].isin(best)].min()
+    assert table["score"][table["id"].isin(chosen)].min() >= floor
+    with open(run / "analysis" / "costs.csv", encoding="utf-8") as handle:
+        (row,) = (row for row in csv.DictReader(handle) if row["stage"] == "score")
+    assert (row["method"], row["tasks"], float(row["flops"])) == ("code", "2", 0.0)
+    # Another number of shards leaves the scores as they are; nothing is started again.
+    assert "nothing to start" in hpcscale(*words, PYTHONPATH=path).stdout
+
+
+def test_an_interrupted_scorer_continues_behind_what_it_had(
+    tmp_path: Path, hpcscale: Run, sweep_file: Path
+) -> None:
+    path = install("adding-a-method.md", tmp_path / "site")
+    module = Path(path) / "my_package" / "lexicon.py"
+    whole = module.read_text()
+    counted = whole.replace(
+        "        known = set",
+        "        with open('calls', 'a') as calls:\n"
+        "            calls.write('x')\n"
+        "        if open('calls').read() == 'xx':\n"
+        "            raise KeyboardInterrupt\n"
+        "        known = set",
+    ).replace("Params = Words\n", "Params = Words\n    batch = 64\n", 1)
+    module.write_text(counted)
+    words = ("sweep", sweep_file, "--executor", "debug", "--set", LEXICON, *SMALL)
+    hpcscale(*words, check=130, PYTHONPATH=path)
+    done = hpcscale(*words, PYTHONPATH=path)
+    assert "2 of 2 cells done" in done.stdout
+    run = tmp_path / "runs" / "tiny"
+    documents = TokenStore.open(only(run, "data/pool-*/store")).n_documents
+    assert len((tmp_path / "calls").read_text()) == -(-documents // 64) + 1
+
+
+def test_faults_of_a_scorer_are_told(tmp_path: Path, hpcscale: Run, sweep_file: Path) -> None:
+    path = install("adding-a-method.md", tmp_path / "site")
+    module = Path(path) / "my_package" / "lexicon.py"
+    whole = module.read_text()
+    words = ("sweep", sweep_file, "--executor", "debug", "--set", LEXICON, *SMALL)
+    module.write_text(whole.replace('"lexicon", {"words"', '"lexicons", {"words"'))
+    said = hpcscale(*words, check=None, PYTHONPATH=path)
+    assert said.returncode != 0
+    assert "there is no scorer `lexicons`; a method may ask for: perplexity, tracin, lexicon" in (
+        said.stderr
+    )
+    module.write_text(whole.replace('{"words": self', '{"word": self'))
+    said = hpcscale(*words, check=None, PYTHONPATH=path)
+    assert "the scorer `lexicon`: `words`: Field required" in said.stderr
+    assert not (tmp_path / "runs").exists()
+    module.write_text(whole.replace("max(len(text), 1)", "np.float64(0)"))
+    said = hpcscale(*words, check=None, PYTHONPATH=path)
+    assert "`score` must return finite numbers" in said.stderr
+    assert "1 of 2 cells done" in said.stdout
+
+
+def test_a_queue_from_outside_runs_a_sweep(tmp_path: Path, hpcscale: Run, sweep_file: Path) -> None:
+    path = install("adding-a-back-end.md", tmp_path / "site")
+    words = ("sweep", sweep_file, "--executor", "bash", *SMALL)
+    said = hpcscale(*words, PYTHONPATH=path)
+    assert "submitted train: 2 array tasks as job array" in said.stdout
+    run = tmp_path / "runs" / "tiny"
+    record = json.loads(only(run, "cells/random-*/job.json").read_text())
+    assert record["executor"] == "bash"
+    again = hpcscale(*words, PYTHONPATH=path)
+    assert "nothing to start" in again.stdout or "submitted" not in again.stdout
+    end = time.monotonic() + 240
+    while not (run / "analysis" / "done.json").exists() and time.monotonic() < end:
+        time.sleep(1)
+    shown = hpcscale("status", run, PYTHONPATH=path).stdout
+    assert "missing" not in shown, shown
+    assert "failed" not in shown
+    assert len(list(run.glob("evaluations/*/done.json"))) == 2
+    refused = hpcscale("status", run, check=None)
+    assert refused.returncode != 0
+    assert "--executor bash: there is no such back end" in refused.stderr
