@@ -102,7 +102,7 @@ class Backend(ABC):
         return []
 
     def stop_lead(self, profile: SiteProfile, resources: Resources) -> int | None:
-        """Seconds between the signal to stop and the end of a job; None: there is no such signal."""
+        """Seconds between the signal to stop and the end of a job; None: no such signal."""
         return None
 
 

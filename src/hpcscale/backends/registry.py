@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -80,4 +81,14 @@ def liveness(jobs: Sequence[Job]) -> dict[Job, Liveness]:
             found |= dict.fromkeys(mine, "unknown")
             continue
         found |= {job: answers.get(job.id, "gone") for job in mine}
+    return found
+
+
+def endings(jobs: Sequence[Job]) -> dict[Job, str]:
+    """What became of jobs that are gone, in the words of their schedulers, where these know."""
+    found: dict[Job, str] = {}
+    for name in sorted({job.executor for job in jobs}):
+        mine = {job.id: job for job in jobs if job.executor == name}
+        with suppress(ConfigError):
+            found |= {mine[job]: end for job, end in backend(name).ended([*mine]).items()}
     return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from hpcscale.config.types import Count, Section, Share
+from hpcscale.config.types import Count, Name, Section, Share
 
 # The commit of `allenai/c4` that sweeps read unless they name another.
 C4_REVISION = "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"
@@ -80,6 +80,23 @@ class CorpusConfig(Section):
         return ("stdlib",)
 
 
+class FilterConfig(Section):
+    """A filter of the pool; keys beside ``filter`` are its own parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    filter: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_a_name(cls, value: Any) -> Any:
+        return {"filter": value} if isinstance(value, str) else value
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class DataConfig(Section):
     """The four roles and how their tokens become sequences."""
 
@@ -90,6 +107,7 @@ class DataConfig(Section):
     sequence_length: int = Field(default=1024, ge=8)
     packing: Literal["concat", "isolate"] = "concat"
     max_broken: float = Field(default=0.01, ge=0, le=1)
+    filters: tuple[FilterConfig, ...] = ()
 
     def roles(self) -> dict[Role, CorpusConfig]:
         """The roles in use, in order of precedence."""

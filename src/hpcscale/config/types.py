@@ -35,3 +35,7 @@ class Section(BaseModel):
         later = fields.keys() - pinned if pinned is not None else set()
         usual = {n for n in later if getattr(self, n) == fields[n].get_default()}
         return {name: value for name, value in self.plain().items() if name not in usual}
+
+
+class NoParams(Section):
+    """The plug-in takes no parameters."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hpcscale.config.data import CorpusConfig, Role
 from hpcscale.config.sweep import SweepConfig
+from hpcscale.data.pool_filter import load_filter
 from hpcscale.plan.fingerprints import Sources, absolute_paths, absolute_source
 from hpcscale.plan.graph import Inputs, Task
-from hpcscale.plan.kinds import STORE, TOKENIZER
+from hpcscale.plan.kinds import FILTER, STORE, TOKENIZER
 from hpcscale.plan.models import origin
-from hpcscale.plan.specs import Documents, StoreSpec, TokenizerSpec
+from hpcscale.plan.specs import Documents, FilterSpec, StoreSpec, TokenizerSpec
 from hpcscale.plan.tokenizer_settings import read_otherwise
 
-Stores = Mapping[Role, Task[StoreSpec]]
+#: A task with a token store for each role; the pool's may be that of a filter.
+Stores = Mapping[Role, Task[Any]]
 
 
 def tokenizer_task(config: SweepConfig, sources: Sources) -> Task[TokenizerSpec]:
@@ -38,7 +41,7 @@ def tokenizer_task(config: SweepConfig, sources: Sources) -> Task[TokenizerSpec]
 
 def store_tasks(config: SweepConfig, sources: Sources, tokenizer: Task[TokenizerSpec]) -> Stores:
     """A store for each role; one leaves out the documents of those before it."""
-    roles, stores = config.data.roles(), dict[Role, Task[StoreSpec]]()
+    roles, stores = config.data.roles(), dict[Role, Task[Any]]()
     for role, corpus in roles.items():
         before = tuple(stores[other] for other in stores if roles[other].source != corpus.source)
         spec = StoreSpec(
@@ -50,7 +53,23 @@ def store_tasks(config: SweepConfig, sources: Sources, tokenizer: Task[Tokenizer
         )
         inputs: Inputs = {"tokenizer": (tokenizer,), "exclude": before}
         stores[role] = Task(f"data/{role}", STORE, spec, inputs)
-    return stores
+    return stores | {"pool": filtered_pool(config, stores["pool"], tokenizer)}
+
+
+def filtered_pool(
+    config: SweepConfig, pool: Task[Any], tokenizer: Task[TokenizerSpec]
+) -> Task[Any]:
+    """The pool behind the filters of ``data.filters``, one after the other."""
+    for given in config.data.filters:
+        chosen = load_filter(given)
+        spec = FilterSpec(
+            filter=given.filter,
+            filter_version=chosen.version,
+            filter_params=chosen.params.deciding(),
+        )
+        inputs: Inputs = {"pool": (pool,), "tokenizer": (tokenizer,)}
+        pool = Task(f"{pool.name}-{given.filter}", FILTER, spec, inputs)
+    return pool
 
 
 def _documents(config: SweepConfig, role: Role, sources: Sources) -> Documents:

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from hpcscale.data.corpora import Corpus
     from hpcscale.data.listing import Listing
 
-_MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "vocab.json",
-                "merges.txt", "*.safetensors", "*.bin")  # fmt: skip
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "*.safetensors",
+    "*.bin",
+)
 
 
 class Sources(Protocol):
@@ -64,7 +71,7 @@ class SourceFingerprints:
         folder = Path(source).expanduser()
         files = sorted({f for pattern in _MODEL_FILES for f in folder.glob(pattern)})
         if not files:
-            found = "has no model or tokenizer files" if folder.is_dir() else "is no directory"
+            found = "has no model or tokenizer files" if folder.is_dir() else "is not a directory"
             raise ConfigError(
                 f"{source} {found}; give a directory with config.json, *.safetensors or "
                 "tokenizer.json, or a hub id such as gpt2"

@@ -65,20 +65,32 @@ _SHARDS, _STATE = frozenset({"shards"}), frozenset({"state"})
 
 TOKENIZER = Kind("tokenizer", "tokenizer", specs.TokenizerSpec, 1, "tokenizer")
 STORE = Kind("store", "data", specs.StoreSpec, 1, "store")
+FILTER = Kind("filter", "data", specs.FilterSpec, 1, "filter")
 FETCH = Kind("fetch", "data", specs.FetchSpec, 1, "fetch")
 PRETRAIN = Kind("pretrain", "base", specs.PretrainSpec, 2, "pretrain", Passes.TRAIN)
 PERPLEXITY = Kind(
     "perplexity", "score", specs.PerplexitySpec, 1, "perplexity", Passes.SCORE, scoring=True
 )
 MERGE_PERPLEXITY = Kind(
-    "merge", "select", specs.MergePerplexitySpec, 1, "merge_perplexity",
-    scoring=True, unkeyed=_SHARDS, version_name="merge",
-)  # fmt: skip
+    "merge",
+    "select",
+    specs.MergePerplexitySpec,
+    1,
+    "merge_perplexity",
+    scoring=True,
+    unkeyed=_SHARDS,
+    version_name="merge",
+)
 SCORER = Kind("scorer", "score", specs.ScorerSpec, 1, "scorer", Passes.SCORER, scoring=True)
 MERGE_SCORES = Kind(
-    "merge-scores", "select", specs.MergeScoresSpec, 1, "merge_scores",
-    scoring=True, unkeyed=_SHARDS,
-)  # fmt: skip
+    "merge-scores",
+    "select",
+    specs.MergeScoresSpec,
+    1,
+    "merge_scores",
+    scoring=True,
+    unkeyed=_SHARDS,
+)
 PROXY = Kind("proxy", "proxy", specs.ProxySpec, 2, "proxy", Passes.TRAIN, scoring=True)
 GRADIENTS = Kind(
     "gradients", "dump", specs.GradientsSpec, 1, "gradients", Passes.GRADIENTS, scoring=True
@@ -86,9 +98,15 @@ GRADIENTS = Kind(
 DIRECT = Kind("direct", "dump", specs.DirectSpec, 1, "direct", Passes.DIRECT, scoring=True)
 BLOCK = Kind("block", "influence", specs.BlockSpec, 1, "block", scoring=True)
 MERGE_INFLUENCE = Kind(
-    "influence", "influence", specs.MergeInfluenceSpec, 1, "merge_influence",
-    scoring=True, unkeyed=_SHARDS, version_name="merge",
-)  # fmt: skip
+    "influence",
+    "influence",
+    specs.MergeInfluenceSpec,
+    1,
+    "merge_influence",
+    scoring=True,
+    unkeyed=_SHARDS,
+    version_name="merge",
+)
 SELECT = Kind("select", "select", specs.SelectSpec, 1, "select", bundle=64)
 TRUNK = Kind("trunk", "train", specs.TrunkSpec, 2, "trunk", Passes.TRAIN, unkeyed=_STATE)
 TRAIN = Kind("train", "train", specs.TrainSpec, 2, "train", Passes.TRAIN, unkeyed=_STATE)
@@ -99,10 +117,27 @@ ANALYSE = Kind("analyse", "analyse", specs.AnalyseSpec, None, "analyse", fixed=T
 KINDS: dict[str, Kind[Spec]] = {
     kind.name: kind  # type: ignore[misc]
     for kind in (
-        TOKENIZER, STORE, FETCH, PRETRAIN, PERPLEXITY, MERGE_PERPLEXITY, SCORER, MERGE_SCORES,
-        PROXY, GRADIENTS, DIRECT, BLOCK, MERGE_INFLUENCE, SELECT, TRUNK, TRAIN, EVALUATE, ANALYSE,
+        TOKENIZER,
+        STORE,
+        FILTER,
+        FETCH,
+        PRETRAIN,
+        PERPLEXITY,
+        MERGE_PERPLEXITY,
+        SCORER,
+        MERGE_SCORES,
+        PROXY,
+        GRADIENTS,
+        DIRECT,
+        BLOCK,
+        MERGE_INFLUENCE,
+        SELECT,
+        TRUNK,
+        TRAIN,
+        EVALUATE,
+        ANALYSE,
     )
-}  # fmt: skip
+}
 
 
 def kind_of(name: str) -> Kind[Spec]:

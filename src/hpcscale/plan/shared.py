@@ -10,7 +10,7 @@ from hpcscale.plan.fingerprints import Sources
 from hpcscale.plan.graph import AnyTask, Task
 from hpcscale.plan.models import BASE, fetch_task, pretrain_task
 from hpcscale.plan.settings import sequences
-from hpcscale.plan.specs import Sequences, StoreSpec, TokenizerSpec
+from hpcscale.plan.specs import Sequences, TokenizerSpec
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Shared:
     base: AnyTask
 
     @property
-    def pool(self) -> Task[StoreSpec]:
+    def pool(self) -> AnyTask:
         """What methods choose from, whatever has filtered it before."""
         return self.stores["pool"]
 

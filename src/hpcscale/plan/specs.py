@@ -162,6 +162,15 @@ class StoreSpec(Spec):
     cut: Annotated[bool, RUNTIME]
 
 
+class FilterSpec(Spec):
+    """A filter of another package, with its version and parameters."""
+
+    filter: str
+    filter_version: int
+    filter_params: Json
+    role: Annotated[Role, RUNTIME] = "pool"
+
+
 class FetchSpec(Spec):
     origin: Annotated[Origin, FLAT]
     source: Annotated[str, RUNTIME]

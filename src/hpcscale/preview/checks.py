@@ -134,15 +134,22 @@ def _unprepared(sweep: Sweep, plan: Plan) -> list[str]:
     if sweep.profile.network_on_compute:
         return []
     config = sweep.config
-    remote = [role for role, spec in config.data.roles().items()
-              if spec.corpus == "c4" and not spec.path]  # fmt: skip
-    hub = [name for name in (config.model.source, config.tokenizer.source)
-           if name and not is_local(name)]  # fmt: skip
+    remote = [
+        role for role, spec in config.data.roles().items() if spec.corpus == "c4" and not spec.path
+    ]
+    hub = [
+        name
+        for name in (config.model.source, config.tokenizer.source)
+        if name and not is_local(name)
+    ]
     if not (remote or hub):
         return []
     starting = {task.id for task in plan.start}
-    missing = [t.name for t in sweep.tasks.prepared() if t.id in starting
-               and plan.states[t.id].state is not State.DONE]  # fmt: skip
+    missing = [
+        t.name
+        for t in sweep.tasks.prepared()
+        if t.id in starting and plan.states[t.id].state is not State.DONE
+    ]
     if not missing:
         return []
     what = ", ".join([*(f"data.{role} (c4)" for role in remote), *dict.fromkeys(hub)])

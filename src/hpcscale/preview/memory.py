@@ -12,8 +12,16 @@ from hpcscale.units import format_bytes, format_rate
 
 #: GiB, from the vendors' data sheets; the smaller where a type is sold with two sizes. A
 #: profile's ``gpu_memory`` goes before.
-GPU_MEMORY = {"V100": 16, "A40": 48, "A100": 40, "L40S": 48, "H100": 80, "H200": 141,
-              "MI250X": 64, "MI300X": 192}  # fmt: skip
+GPU_MEMORY = {
+    "V100": 16,
+    "A40": 48,
+    "A100": 40,
+    "L40S": 48,
+    "H100": 80,
+    "H200": 141,
+    "MI250X": 64,
+    "MI300X": 192,
+}
 
 
 def gpu_memory(profile: SiteProfile) -> int | None:
@@ -34,12 +42,18 @@ def memory_lines(sweep: Sweep, plan: Plan) -> list[str]:
     asked = sweep.resources("train")
     engine = resolve_engine(train, sweep.precision, gpu=bool(asked.gpus))
     stages = forecast_stages(
-        size, train, engine=engine, precision=sweep.precision,
-        world_size=world_size(asked), sequence_length=config.data.sequence_length,
-    )  # fmt: skip
+        size,
+        train,
+        engine=engine,
+        precision=sweep.precision,
+        world_size=world_size(asked),
+        sequence_length=config.data.sequence_length,
+    )
     memory = gpu_memory(sweep.profile) if asked.gpus else None
-    what = f"{format_rate(size.parameters)} parameters, {train.micro_batch} x " \
-           f"{config.data.sequence_length} tokens, {engine}"  # fmt: skip
+    what = (
+        f"{format_rate(size.parameters)} parameters, {train.micro_batch} x "
+        f"{config.data.sequence_length} tokens, {engine}"
+    )
     lines = [f"memory a training rank: {_stages_text(engine, stages)} ({what})"]
     if memory is not None:
         lines += _choice(train.zero, stages, memory)

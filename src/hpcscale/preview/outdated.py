@@ -27,9 +27,20 @@ _TRAINED: Kinds = (TRAIN, TRUNK, PROXY)
 _DROPOUT_IN_MODULES = {"gpt2", "gpt_neo", "gptj", "codegen"}
 _WINDOWS = ("sliding_window", "attention_chunk_size")
 #: Types whose head does more than to multiply with a matrix.
-_OTHER_HEADS = {"bert", "big_bird", "electra", "ernie", "inkling_text", "llama4_text",
-                "megatron-bert", "minicpm3", "modernbert-decoder", "rembert", "roformer",
-                "xlstm"}  # fmt: skip
+_OTHER_HEADS = {
+    "bert",
+    "big_bird",
+    "electra",
+    "ernie",
+    "inkling_text",
+    "llama4_text",
+    "megatron-bert",
+    "minicpm3",
+    "modernbert-decoder",
+    "rembert",
+    "roformer",
+    "xlstm",
+}
 #: How earlier versions began the reason of a record that stood for the rest of a damaged file.
 _DAMAGED = "the file is damaged or cut off"
 

@@ -34,7 +34,7 @@ def pilot_of(run_dir: Path) -> Inputs | None:
 def power_lines(sweep: Sweep) -> list[str]:
     """What the grid tells apart, and a warning where that is not enough: two lines at most."""
     from scalinglaws.pilot import basis
-    from scalinglaws.power import detectable, design_warnings
+    from scalinglaws.power import design_warnings, detectable
 
     design = design_of(sweep.config)
     known = basis(design, pilot_of(sweep.run_dir))

@@ -27,7 +27,7 @@ def trunk_problems(config: SweepConfig) -> Iterator[tuple[Location, str]]:
             ),
         )
     for index, method in enumerate(config.selection):
-        if reason := load_method(method).why_not_nested():
+        if reason := load_method(method).nesting_problem():
             yield (
                 ("selection", index),
                 (

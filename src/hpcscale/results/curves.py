@@ -11,8 +11,16 @@ from hpcscale.rundir.reading import Row, read_lines, read_record
 
 #: Points a cell: enough for a figure.
 POINTS = 400
-COLUMNS = ["method", "tokens", "seed", "step", "tokens_seen", "train_loss", "eval_loss",
-           "learning_rate"]  # fmt: skip
+COLUMNS = [
+    "method",
+    "tokens",
+    "seed",
+    "step",
+    "tokens_seen",
+    "train_loss",
+    "eval_loss",
+    "learning_rate",
+]
 
 
 def collect_curves(run_dir: Path, spec: AnalyseSpec, points: int = POINTS) -> list[Row]:

@@ -33,8 +33,15 @@ def collect_losses(run_dir: Path, spec: AnalyseSpec) -> tuple[list[Row], list[Ro
         )
         for name, part in evaluation["domains"].items():
             before = base["domains"].get(name, {}) if base else {}
-            domains.append(label_of(cell) | {"domain": name, "loss": part["loss"], "eval_tokens":
-                           part["tokens"], "base_loss": before.get("loss")})  # fmt: skip
+            domains.append(
+                label_of(cell)
+                | {
+                    "domain": name,
+                    "loss": part["loss"],
+                    "eval_tokens": part["tokens"],
+                    "base_loss": before.get("loss"),
+                }
+            )
     return rows, domains, missing
 
 

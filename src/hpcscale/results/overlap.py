@@ -14,8 +14,18 @@ from hpcscale.rundir.layout import SELECTION
 from hpcscale.rundir.reading import Row
 from hpcscale.rundir.task_file import find_task_file
 
-COLUMNS = ["tokens", "seed", "method_a", "method_b", "documents_a", "documents_b",
-           "shared_documents", "jaccard", "shared_tokens", "token_jaccard"]  # fmt: skip
+COLUMNS = [
+    "tokens",
+    "seed",
+    "method_a",
+    "method_b",
+    "documents_a",
+    "documents_b",
+    "shared_documents",
+    "jaccard",
+    "shared_tokens",
+    "token_jaccard",
+]
 
 
 def collect_overlap(run_dir: Path, spec: AnalyseSpec) -> list[Row]:
@@ -33,8 +43,9 @@ def collect_overlap(run_dir: Path, spec: AnalyseSpec) -> list[Row]:
         read = {method: _selected(run_dir, cell) for method, cell in by_method.items()}
         found = {method: tokens for method, tokens in read.items() if tokens is not None}
         for (a, of_a), (b, of_b) in itertools.combinations(found.items(), 2):
-            rows.append({"tokens": budget, "seed": seed, "method_a": a, "method_b": b}
-                        | compare(of_a, of_b))  # fmt: skip
+            rows.append(
+                {"tokens": budget, "seed": seed, "method_a": a, "method_b": b} | compare(of_a, of_b)
+            )
     return rows
 
 

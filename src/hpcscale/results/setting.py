@@ -141,6 +141,8 @@ def _data(run_dir: Path, config: Row, files: list[TaskFile]) -> Row:
     """What was asked of each corpus, and what the stores of pool and eval set hold."""
     data = config["data"]
     roles: Row = {role: data[role] for role in ("pool", "eval", "query", "base") if data.get(role)}
+    if data.get("filters"):
+        roles["filters"] = data["filters"]
     for store in sorted({store for file in files for store in file.input_ids("pool")}):
         done = read_done(run_dir / store)
         roles["pool"] = roles["pool"] | {"held": done["facts"]["counts"] if done else None}

@@ -24,8 +24,19 @@ from hpcscale.errors import ConfigError
 from hpcscale.rundir.layout import CALLS, CONFIG, DONE, MANIFEST, RELEASED, SITE, SWEEP
 from hpcscale.rundir.task_file import TaskFile, write_task_file
 
-_PACKAGES = ("hpcscale", "torch", "transformers", "tokenizers", "datasets", "deepspeed",
-             "submitit", "numpy", "pandas", "pyarrow", "scipy")  # fmt: skip
+_PACKAGES = (
+    "hpcscale",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "deepspeed",
+    "submitit",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+)
 
 
 @dataclass(frozen=True)

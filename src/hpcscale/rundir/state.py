@@ -62,6 +62,8 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class TaskState(Generic[T_co]):
+    """job: what the task waits or runs as, or what it was last submitted as where it is missing."""
+
     task: T_co
     state: State
     detail: str = ""
@@ -96,17 +98,17 @@ def observe(run_dir: Path, tasks: Iterable[T], ask: Ask) -> dict[str, TaskState[
         if alive != "gone":
             states[task.id] = TaskState(task, State(alive), job=job)
         else:
-            states[task.id] = _from_files(run_dir, task, siblings, scheduled=job is not None)
+            states[task.id] = _from_files(run_dir, task, siblings, job)
     return states
 
 
 def _from_files(
-    run_dir: Path, task: T, siblings: dict[str, set[str]], scheduled: bool
+    run_dir: Path, task: T, siblings: dict[str, set[str]], job: Job | None
 ) -> TaskState[T]:
     directory = run_dir / task.id
     running = _read(directory / RUNNING)
     # What a scheduler started, it alone can say whether it lives.
-    if running and not scheduled:
+    if running and job is None:
         if running["host"] != socket.gethostname():
             detail = f"started on {running['host']}; if it is gone, delete {directory / RUNNING}"
             return TaskState(task, State.UNKNOWN, detail)
@@ -119,7 +121,7 @@ def _from_files(
         return TaskState(task, State.RELEASED)
     if siblings.get(task.name, set()) - {task.id}:
         return TaskState(task, State.STALE, "made from other settings; kept beside the new one")
-    return TaskState(task, State.MISSING)
+    return TaskState(task, State.MISSING, job=job)
 
 
 def read_job(directory: Path) -> Job | None:

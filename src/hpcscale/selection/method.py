@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from hpcscale.config.types import NoParams as NoParams
 from hpcscale.config.types import Section
 
 Positions = npt.NDArray[np.int64]
@@ -47,10 +48,6 @@ class Candidates:
     text: Callable[[int], str]
 
 
-class NoParams(Section):
-    """The method takes no parameters."""
-
-
 class SelectionMethod(ABC):
     """One named arm of a sweep, built from the validated parameters of the YAML file."""
 
@@ -70,11 +67,16 @@ class SelectionMethod(ABC):
         """Roughly which share of the pool's tokens ``keep`` returns, for the plan's early check."""
         return None
 
-    def why_not_nested(self) -> str | None:
-        """Why a larger budget does not go on where a smaller one stops, for `schedule:
-        wsd-branch`, and what would help; None where it does: ``keep`` then returns the same rows
-        in the same order whatever the budget, or a prefix of them."""
-        return "its class does not say that they are (`why_not_nested`)"
+    def nesting_problem(self) -> str | None:
+        """Why a larger budget does not continue where a smaller one stops, with the remedy.
+
+        None where it does: ``keep`` then returns the same rows in the same order for every budget,
+        or a prefix of them. `schedule: wsd-branch` needs this.
+        """
+        former: Callable[[], str | None] | None = getattr(self, "why_not_nested", None)
+        if former is not None:  # the name until 0.1.0, which plug-ins may still have
+            return former()
+        return "its class does not say that they are nested (`nesting_problem`)"
 
     @abstractmethod
     def keep(self, candidates: Candidates, budget: int, seed: int) -> Positions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -11,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcscale.backends.display import progress_cells, read_progress
+from hpcscale.backends.registry import endings
 from hpcscale.opened import States, Sweep
 from hpcscale.plan.graph import AnyTask
 from hpcscale.preview.text import state_lines
-from hpcscale.rundir.state import State, TaskState
+from hpcscale.rundir.state import Job, State, TaskState
 from hpcscale.sweep import reopen
 
 _EVERY = 2.0
@@ -26,17 +28,21 @@ def status_text(run_dir: Path, every: bool) -> str:
     states = sweep.observe()
     lines = [f"sweep {sweep.config.name} in {run_dir}", *state_lines(states)]
     shown = [s for s in states.values() if every or not s.over]
-    for state in shown if every else shown[:_SHOWN]:
-        lines.append(_line(sweep, state))
+    listed = shown if every else shown[:_SHOWN]
+    ends = endings([s.job for s in listed if s.job and s.state is State.MISSING])
+    for state in listed:
+        lines.append(_line(sweep, state, ends))
     if not every and len(shown) > _SHOWN:
         lines.append(f"  ... and {len(shown) - _SHOWN} more (--all lists them)")
     return "\n".join(lines)
 
 
-def _line(sweep: Sweep, state: TaskState[AnyTask]) -> str:
+def _line(sweep: Sweep, state: TaskState[AnyTask], ends: Mapping[Job, str]) -> str:
+    """ends: what became of jobs that left neither a result nor an error."""
     parts = [f"  {state.state.value:<8} {state.task.id}"]
-    if state.job:
-        parts.append(f"job {state.job.id}")
+    if state.job and (state.alive or state.job in ends):
+        ended = f" ended: {ends[state.job]}" if state.job in ends else ""
+        parts.append(f"job {state.job.id}{ended}")
     report = read_progress(sweep.run_dir, state.task.id)
     if state.state is State.RUNNING and report and report["total"]:
         parts.append(f"{report['done'] / report['total']:.0%} {report['note']}")

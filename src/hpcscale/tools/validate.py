@@ -87,16 +87,14 @@ def _experiment(
     report = progress or (lambda *_: None)
     kinds: dict[Experiment, tuple[Any, Any, Any]] = {
         "noise": (noise.NoiseOptions, noise.noise_check, figures.draw_noise),
-        "domains": (
-            retrieval.RetrievalOptions, retrieval.domain_retrieval, figures.draw_retrieval
-        ),
+        "domains": (retrieval.RetrievalOptions, retrieval.domain_retrieval, figures.draw_retrieval),
         "lds": (lds.LdsOptions, lds.lds, figures.draw_lds),
         "counterfactual": (
             counterfactual.CounterfactualOptions,
             counterfactual.counterfactual,
             figures.draw_counterfactual,
         ),
-    }  # fmt: skip
+    }
     make, check, draw = kinds[request.experiment]
     given = {key: value for key, value in request.options.items() if value is not None}
     assert set(given) <= {field.name for field in fields(make)}, given
@@ -110,9 +108,13 @@ def _experiment(
 
     def run() -> Any:
         return check(
-            setting, options, variants, out,
-            progress=lambda done, total: report("checkpoints scored", done, total), **more,
-        )  # fmt: skip
+            setting,
+            options,
+            variants,
+            out,
+            progress=lambda done, total: report("checkpoints scored", done, total),
+            **more,
+        )
 
     return run, draw, options
 

@@ -47,7 +47,7 @@ def branch_point(context: AnyContext, stream: PackedStream) -> BranchPoint | Non
         raise TaskError(
             f"{context.file.name}: the first {point.tokens} tokens of its selection are not "
             f"those that {segment} was trained on: the order of its selection method depends on "
-            "the budget, though `why_not_nested` says that it does not. Write `train.schedule: "
+            "the budget, though `nesting_problem` says that it does not. Write `train.schedule: "
             "wsd`, which trains each budget by itself, or mend the method and raise its `version`"
         )
     if first:

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
+from hpcscale.influence import api
+from hpcscale.influence.inputs import checkpoint_of
+from hpcscale.influence.requests import Aggregation, DirectRequest, Measure, QuerySet
+from hpcscale.plan.specs import DirectSpec
+from hpcscale.rundir.layout import SNAPSHOTS, STORE
+from hpcscale.train.distributed import Ranks
 from hpcscale.worker.context import Context, StepResult
 
 
-def run(context: Context) -> StepResult:
-    from hpcscale.data.shards import shard_range
-    from hpcscale.influence.direct import direct_block, query_directions
-    from hpcscale.influence.dump import DumpOptions
-    from hpcscale.train.distributed import Ranks
-    from hpcscale.worker.influence_inputs import loaded_snapshot, query_groups, units_of
-
-    decides = context.decides
-    ranks = Ranks.from_environment()
-    pool = units_of(context.input("pool"), decides)
-    own = decides["aggregate"] == "self"
-    queries = pool if own else units_of(context.input("query"), decides)
-    adam = decides["preconditioner"] == "adam"
-    model, scale = loaded_snapshot(context, ranks, 0.5 if adam else 0)
-    options = DumpOptions(
-        precision=decides["precision"],
+def run(context: Context[DirectSpec]) -> StepResult:
+    spec, snapshots = context.spec, context.input("proxy") / SNAPSHOTS
+    measure = Measure.of(spec.measure.decides())
+    aggregation = Aggregation.of(spec.request.decides())
+    power = 0.5 if spec.request.preconditioner == "adam" else 0.0
+    queries = None
+    if aggregation.has_queries:
+        queries = QuerySet(context.input("query") / STORE, measure)
+    request = DirectRequest(
+        aggregation,
+        queries,
+        pool=context.input("pool") / STORE,
+        checkpoint=checkpoint_of(snapshots, spec.checkpoint, power, spec.epsilon),
+        measure=measure,
+        shard=spec.shard,
         key=context.key,
-        batch_tokens=context.params["batch_tokens"],
+        batch_tokens=spec.batch_tokens,
     )
-    groups = query_groups(context)
-    normalise = decides["normalise"] == "cosine"
-    along = query_directions(model, queries, groups, normalise, scale, options, ranks.device)
-    index, count = decides["shard"]
-    outputs = direct_block(
-        model,
-        pool,
-        shard_range(index, count, pool.count),
-        along,
+    ranks = Ranks.from_environment()
+    block = api.score_direct(
+        request,
         context.directory,
-        options,
         ranks=ranks,
         progress=lambda done, total: context.progress(done, total, "tokens"),
     )
-    return StepResult(outputs, {"columns": len(groups.names), "device": ranks.device.type})
+    return StepResult(block.files, {"columns": len(block.columns), "device": ranks.device.type})

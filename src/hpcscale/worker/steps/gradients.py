@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
-import time
-
+from hpcscale.influence import api
+from hpcscale.influence.inputs import checkpoint_of
+from hpcscale.influence.requests import DumpRequest, Measure
+from hpcscale.plan.specs import GradientsSpec
+from hpcscale.rundir.layout import SNAPSHOTS, STORE
+from hpcscale.train.distributed import Ranks, peak_memory
 from hpcscale.worker.context import Context, StepResult
 
 
-def run(context: Context) -> StepResult:
-    from hpcscale.data.shards import shard_range
-    from hpcscale.influence.dump import DumpOptions, dump_examples
-    from hpcscale.influence.sketch import Projection, Sketch
-    from hpcscale.train.distributed import Ranks, peak_memory
-    from hpcscale.worker.influence_inputs import loaded_snapshot, units_of
-
-    decides = context.decides
+def run(context: Context[GradientsSpec]) -> StepResult:
+    spec, snapshots = context.spec, context.input("proxy") / SNAPSHOTS
+    request = DumpRequest(
+        store=context.input("store") / STORE,
+        checkpoint=checkpoint_of(snapshots, spec.checkpoint, spec.power, spec.epsilon),
+        measure=Measure.of(spec.measure.decides()),
+        shard=spec.shard,
+        key=context.key,
+        batch_tokens=spec.batch_tokens,
+    )
     ranks = Ranks.from_environment()
-    units = units_of(context.input("store"), decides)
-    model, scale = loaded_snapshot(context, ranks, decides["power"])
-    projection = dict(decides["projection"])
-    sketch = Sketch(model, Projection(**projection), ranks.device)
-    index, count = decides["shard"]
-    bounds = shard_range(index, count, units.count)
-    went_on = any(context.directory.glob("rows-*.json"))
-    started = time.monotonic()
-    outputs = dump_examples(
-        model,
-        units,
-        bounds,
-        sketch,
+    resumed = any(context.directory.glob("rows-*.json"))
+    dumped = api.dump(
+        request,
         context.directory,
-        DumpOptions(
-            decides["dtype"], decides["precision"], context.key, context.params["batch_tokens"]
-        ),
         ranks=ranks,
-        scale=scale,
         progress=lambda done, total: context.progress(done, total, "tokens"),
     )
     facts: dict[str, float | str] = {
         "device": ranks.device.type,
-        "dimension": sketch.dimension,
-        "units": bounds[1] - bounds[0],
+        "dimension": dumped.dimension,
+        "units": dumped.examples,
         "world_size": ranks.world_size,
         "peak_memory_bytes": peak_memory(ranks),
     }
-    if not went_on:
-        tokens = int(units.tokens[slice(*bounds)].sum())
-        facts["tokens_per_second"] = tokens / (time.monotonic() - started)
-    return StepResult(outputs, facts)
+    if not resumed:
+        facts["tokens_per_second"] = dumped.tokens / dumped.seconds
+    return StepResult(dumped.files, facts)

@@ -1,65 +1,90 @@
-"""The proxy run: the base model goes on, on a random part of the pool, and leaves checkpoints."""
+"""The proxy run: the base model continues on a random part of the pool, and leaves snapshots."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from hpcscale.config.train import TrainConfig
+import numpy as np
+import numpy.typing as npt
+
+from hpcscale.data.packing import PackedStream
+from hpcscale.data.store import TokenStore
 from hpcscale.errors import DataError
+from hpcscale.influence.capture import Capture
+from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
+from hpcscale.influence.inputs import proxy_stream
+from hpcscale.influence.requests import Measure
+from hpcscale.influence.snapshots import Snapshots
+from hpcscale.model.build import load_model
+from hpcscale.plan.specs import ProxySpec
+from hpcscale.rundir.layout import CAPTURE, MODEL, SNAPSHOTS, STORE
+from hpcscale.train.distributed import Ranks
+from hpcscale.train.watch import Watcher, without_skips
 from hpcscale.units import format_count
 from hpcscale.worker.context import Context, StepResult
-from hpcscale.worker.influence_inputs import CAPTURE, SNAPSHOTS, proxy_stream
 from hpcscale.worker.steps.training import train_and_save
 
 
-def run(context: Context) -> StepResult:
-    from hpcscale.data.store import TokenStore
-    from hpcscale.influence.capture import Capture
-    from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
-    from hpcscale.influence.sketch import Projection
-    from hpcscale.influence.snapshots import Snapshots
-    from hpcscale.model.build import load_model
-    from hpcscale.train.distributed import Ranks
-    from hpcscale.train.watch import Watcher, Watchers
-
-    decides = context.decides
-    config = TrainConfig(**context.params["train"])
-    store = TokenStore.open(context.input("pool") / "store")
-    tokens = decides["tokens"]
-    if tokens > store.n_tokens:
+def run(context: Context[ProxySpec]) -> StepResult:
+    spec, config = context.spec, context.spec.training.train
+    store = TokenStore.open(context.input("pool") / STORE)
+    if spec.tokens > store.n_tokens:
         raise DataError(
-            f"influence.proxy.tokens asks for {format_count(tokens)} tokens, the pool has "
+            f"influence.proxy.tokens asks for {format_count(spec.tokens)} tokens, the pool has "
             f"{format_count(store.n_tokens)}; lower it, or raise data.pool.tokens"
         )
-    stream, order = proxy_stream(context.input("pool"), decides, tokens)
+    measure = Measure.of(spec.sequences.decides() | {"seed": spec.seed})
+    stream, order = proxy_stream(store, measure, spec.tokens)
     ranks = Ranks.from_environment()
-    model = load_model(context.input("model") / "model").to(ranks.device)
-    intervals = CheckpointSchedule.of(config, stream.n_tokens, decides["checkpoints"])
-    watchers: list[Watcher] = [
-        Snapshots(context.directory / SNAPSHOTS, model, config, intervals, ranks)
-    ]
-    capture = None
-    if decides["capture"]:
-        asked = decides["capture"]
-        capture = Capture(
-            context.directory / CAPTURE,
-            stream,
-            store.ids[order],
-            Projection(**asked["projection"]),
-            intervals,
-            ranks,
-            unit=asked["unit"],
-            dtype=asked["dtype"],
-        )
+    model = load_model(context.input("model") / MODEL).to(ranks.device)
+    schedule = CheckpointSchedule.of(config, stream.n_tokens, spec.checkpoints)
+    folder = context.directory / SNAPSHOTS
+    watchers: list[Watcher] = [Snapshots(folder, model, config, schedule, ranks)]
+    capture = _capture(context, stream, store.ids[order], schedule, ranks)
+    if capture is not None:
         watchers.append(capture)
     with context.deferring():
         result = train_and_save(
-            context, model, stream, decides["seed"], ranks, {}, Watchers(watchers)
+            context,
+            model,
+            stream,
+            ranks,
+            {},
+            config=without_skips(config),
+            watchers=watchers,
+            save=False,
         )
     if capture is not None:
         capture.seal()
     ranks.barrier()
+    return replace(result, outputs=[*result.outputs, *_written(context)])
+
+
+def _capture(
+    context: Context[ProxySpec],
+    stream: PackedStream,
+    ids: npt.NDArray[np.uint64],
+    schedule: CheckpointSchedule,
+    ranks: Ranks,
+) -> Capture | None:
+    """What writes the gradients of the run itself, where some scores are made of them."""
+    if context.spec.capture is None:
+        return None
+    measure = Measure.of(context.spec.capture.decides())
+    return Capture(
+        context.directory / CAPTURE,
+        stream,
+        ids,
+        measure.projection,
+        schedule,
+        ranks,
+        unit=measure.unit,
+        dtype=measure.dtype,
+    )
+
+
+def _written(context: Context[ProxySpec]) -> list[str]:
+    """The files of snapshots and captured gradients."""
     folders = [context.directory / name for name in (SNAPSHOTS, CAPTURE)]
     written = [p for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()]
-    outputs = [str(path.relative_to(context.directory)) for path in written]
-    return replace(result, outputs=[*result.outputs, *outputs])
+    return [str(path.relative_to(context.directory)) for path in written]
