@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +10,11 @@ import torch
 
 from hpcscale.atomic import read_json
 from hpcscale.model.flops import model_flops_per_token
+from hpcscale.plan.kinds import TRAIN
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.loop import TrainResult
-from hpcscale.worker.context import Context
 from hpcscale.worker.steps import training
+from planning import context_of, some_task
 from training import LENGTH, make_store, prepare, settings_of
 
 
@@ -32,10 +32,8 @@ def test_parameters_and_flops_are_those_before_zero_3(
         return TrainResult(10, 1, 1.0, 1.0, 10.0, 0, 0.0, None, 0, 0, None)
 
     monkeypatch.setattr(training, "_train", train)
-    context = Context(tmp_path, {"id": "run", "key": "key", "inputs": {}, "decides": {}})
-    context.directory.mkdir(exist_ok=True)
-    watcher: Any = SimpleNamespace()
-    training.train_and_save(context, model, stream, 0, Ranks(), {}, watcher)
+    context = context_of(tmp_path, some_task(TRAIN), "run")
+    training.train_and_save(context, model, stream, Ranks(), {}, save=False)
     record = read_json(context.directory / training.RECORD)
     assert (record["parameters"], record["flops_per_token"]) == (parameters, flops)
     assert parameters > 0

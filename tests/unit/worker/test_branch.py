@@ -12,8 +12,11 @@ from hpcscale.atomic import read_done, write_done, write_json
 from hpcscale.data.packing import PackedStream
 from hpcscale.data.store import TokenStore
 from hpcscale.errors import TaskError
+from hpcscale.plan.kinds import TRAIN
+from hpcscale.plan.specs import TrainSpec
 from hpcscale.worker.branch import branch_point
 from hpcscale.worker.context import Context
+from planning import context_of, some_task
 from training import LENGTH, make_store, train_here
 
 SEGMENT = "trunks/random-s0/to-640-00000000"
@@ -31,13 +34,11 @@ def run_dir(tmp_path: Path) -> Path:
         "segment",
         ["record.json", *(str(file.relative_to(tmp_path / SEGMENT)) for file in state)],
     )
-    (tmp_path / "cells" / "c").mkdir(parents=True)
     return tmp_path
 
 
-def context(run_dir: Path) -> Context:
-    inputs = {"state": [{"id": SEGMENT, "key": "segment"}]}
-    return Context(run_dir, {"id": "cells/c", "name": "cells/c", "key": "cell", "inputs": inputs})
+def context(run_dir: Path) -> Context[TrainSpec]:
+    return context_of(run_dir, some_task(TRAIN), "cells/c", state=(SEGMENT, "segment"))
 
 
 def stream(run_dir: Path, documents: list[int], tokens: int) -> PackedStream:
