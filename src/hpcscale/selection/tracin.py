@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from hpcscale.selection.perplexity import Range
 
 #: Keys the noise of a temperature apart from the order of documents under the same seed.
 _NOISE = 0x6D75
+#: Strategies by their names in a sweep file, and the ``way`` that each is in keys.
+_WAYS = {"stored": "dump", "on-the-fly": "direct", "during-training": "capture"}
 
 
 def _sorted_weights(value: object) -> object:
@@ -46,10 +48,23 @@ class TracinParams(Section):
     temperature: float | None = Field(default=None, gt=0)
     random: float = Field(default=0.0, ge=0, lt=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _strategy_names_a_way(cls, value: Any) -> Any:
+        """``strategy`` is the clearer name of ``way``, which keys and older files have."""
+        if not isinstance(value, dict) or "strategy" not in value:
+            return value
+        strategy = value["strategy"]
+        if "way" in value:
+            raise ValueError("`strategy` and `way` are two names of one setting; give one")
+        if strategy not in _WAYS:
+            raise ValueError(f"strategy {strategy!r} is unknown; write {', '.join(_WAYS)}")
+        return {k: v for k, v in value.items() if k != "strategy"} | {"way": _WAYS[strategy]}
+
     @model_validator(mode="after")
     def _one_rule(self) -> TracinParams:
         if self.percentiles and (self.keep or self.rate or self.temperature):
-            raise ValueError("`percentiles` stands alone: drop keep, rate and temperature")
+            raise ValueError("`percentiles` is a rule of its own: drop keep, rate and temperature")
         if self.percentiles and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise ValueError(
                 f"percentiles {list(self.percentiles)} must rise and lie between 0 and 100"
@@ -66,7 +81,7 @@ class TracinParams(Section):
     def _measures_fit(self) -> TracinParams:
         if self.way == "direct" and self.aggregate == "max":
             raise ValueError(
-                "aggregate `max` needs every query by itself, which `way: direct` does not keep; "
+                "aggregate `max` needs a score for every query, which `way: direct` lacks; "
                 "write `way: dump`, or aggregate `mean` or `domain`"
             )
         if self.aggregate == "self":
@@ -76,13 +91,13 @@ class TracinParams(Section):
                 raise ValueError("aggregate `self` has no queries to weigh; drop query_weights")
             if self.way == "capture" and self.preconditioner == "adam":
                 raise ValueError(
-                    "captured gradients are not preconditioned, so that aggregate `self` cannot "
+                    "captured gradients are not preconditioned, so aggregate `self` cannot "
                     "be Adam-aware; write `way: dump`, or drop `preconditioner: adam`"
                 )
         return self
 
     def measure(self) -> dict[str, object]:
-        """What decides the scores, as JSON."""
+        """The parameters that decide the scores, JSON-ready."""
         names = ("way", "preconditioner", "normalise", "aggregate", "query_weights")
         values = {name: getattr(self, name) for name in names}
         return values | ({"normalise": "none"} if self.aggregate == "self" else {})
@@ -91,7 +106,7 @@ class TracinParams(Section):
 class Tracin(SelectionMethod):
     """Keeps the documents of highest (or lowest) influence, to the budget or a share of the pool.
 
-    What is chosen is trained on in the seeded order of ``random``, not best first.
+    Training takes the chosen documents in the seeded order of ``random``, not best first.
     """
 
     Params = TracinParams
@@ -107,13 +122,13 @@ class Tracin(SelectionMethod):
             return (params.percentiles[1] - params.percentiles[0]) / 100
         return params.rate or 1.0
 
-    def why_not_nested(self) -> str | None:
+    def nesting_problem(self) -> str | None:
         params: TracinParams = self.params
         if params.random:
-            return f"`random: {params.random}` draws from what each budget leaves; drop it"
+            return f"`random: {params.random}` draws from what each budget leaves over; drop it"
         if not (params.rate or params.percentiles):
             return (
-                "it fills each budget from the best and orders what it took; keep a share of the "
+                "it fills each budget from the best and orders only these; keep a share of the "
                 "pool, for example `rate: 0.3`"
             )
         return None
@@ -134,7 +149,7 @@ class Tracin(SelectionMethod):
         return chosen[document_order(candidates.ids[chosen], seed)]
 
     def _ranked(self, candidates: Candidates, seed: int) -> Positions:
-        """The rows that may be kept, best first; ties go by document id."""
+        """The rows that may be kept, best first; ties are ordered by document id."""
         params: TracinParams = self.params
         assert candidates.scores is not None
         scored = np.flatnonzero(np.isfinite(candidates.scores))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from hpcscale.config.sweep import MethodConfig
 from hpcscale.data.order import document_order
@@ -11,6 +12,7 @@ from hpcscale.errors import ConfigError, DataError
 from hpcscale.selection.budget import fill_budget
 from hpcscale.selection.method import Candidates, SelectionMethod
 from hpcscale.selection.registry import load_method
+from hpcscale.selection.tracin import TracinParams
 
 N = 2000
 
@@ -122,7 +124,7 @@ def test_documents_without_a_score_are_not_ranked() -> None:
     ("params", "message"),
     [
         ({"percentiles": [60, 40]}, "must rise"),
-        ({"percentiles": [10, 40], "keep": "top"}, "stands alone"),
+        ({"percentiles": [10, 40], "keep": "top"}, "a rule of its own"),
         ({"rate": 0.3, "temperature": 1.0}, "give one"),
         ({"way": "direct", "aggregate": "max"}, "write `way: dump`"),
         ({"aggregate": "self", "normalise": "cosine"}, "is 1; drop"),
@@ -148,3 +150,16 @@ def test_the_rule_is_no_part_of_the_scores() -> None:
     own = method(aggregate="self").score_request()
     assert own is not None
     assert own.params["normalise"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "way"),
+    [("stored", "dump"), ("on-the-fly", "direct"), ("during-training", "capture")],
+)
+def test_a_strategy_is_a_way_by_its_clearer_name(strategy: str, way: str) -> None:
+    named = TracinParams.model_validate({"strategy": strategy})
+    assert named.deciding() == TracinParams.model_validate({"way": way}).deciding()
+    with pytest.raises(ValidationError, match="two names of one setting"):
+        TracinParams.model_validate({"strategy": strategy, "way": way})
+    with pytest.raises(ValidationError, match="write stored, on-the-fly, during-training"):
+        TracinParams.model_validate({"strategy": "lazy"})
