@@ -13,7 +13,7 @@ from hpcscale.plan.graph import Inputs, Task
 from hpcscale.plan.kinds import FILTER, STORE, TOKENIZER
 from hpcscale.plan.models import origin
 from hpcscale.plan.specs import Documents, FilterSpec, StoreSpec, TokenizerSpec
-from hpcscale.plan.tokenizer_settings import read_otherwise
+from hpcscale.plan.tokenizer_settings import token_ids
 
 #: A task with a token store for each role; the pool's may be that of a filter.
 Stores = Mapping[Role, Task[Any]]
@@ -34,7 +34,7 @@ def tokenizer_task(config: SweepConfig, sources: Sources) -> Task[TokenizerSpec]
             origin=origin(given.source, given.revision, sources),
             source=absolute_source(given.source),
             revision=given.revision,
-            **read_otherwise(given.source, given.reading),
+            token_ids=token_ids(given.source, given.reading),
         )
     return Task("data/tokenizer", TOKENIZER, spec)
 

@@ -80,6 +80,15 @@ class Origin(Part):
         return found if self.content is None else {"content": found["content"]}
 
 
+class TokenIds(Part):
+    """What decides the token ids of a fetched tokenizer beside its vocabulary."""
+
+    reading: Annotated[Literal["file", "transformers"] | None, OPTIONAL] = None
+    settings: Annotated[dict[str, str] | None, OPTIONAL] = None
+    end_of_text: Annotated[str | None, OPTIONAL] = None
+    add_prefix_space: Annotated[bool | None, OPTIONAL] = None
+
+
 class Documents(Part):
     """Which documents of a corpus a role has. fingerprint: of what the corpus holds. range: [low,
     high) of the hashes of texts."""
@@ -128,10 +137,7 @@ class TokenizerSpec(Spec):
     ``documents``)."""
 
     origin: Origin | None = None
-    reading: Annotated[str | None, OPTIONAL] = None
-    settings: Annotated[dict[str, str] | None, OPTIONAL] = None
-    end_of_text: Annotated[str | None, OPTIONAL] = None
-    add_prefix_space: Annotated[bool | None, OPTIONAL] = None
+    token_ids: Annotated[TokenIds, FLAT] = TokenIds()
     source: Annotated[str | None, Mark(runtime=True, optional=True)] = None
     revision: Annotated[str | None, RUNTIME] = None
     vocabulary: Annotated[int | None, OPTIONAL] = None

@@ -27,7 +27,7 @@ def _make(spec: TokenizerSpec, out: Path) -> None:
         train_tokenizer(_texts(spec), spec.vocabulary, out)
     else:
         assert spec.source is not None
-        fetch_tokenizer(spec.source, spec.revision, out, spec.reading)
+        fetch_tokenizer(spec.source, spec.revision, out, spec.token_ids.reading)
 
 
 def _texts(spec: TokenizerSpec) -> Iterator[str]:
