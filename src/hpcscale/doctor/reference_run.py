@@ -18,12 +18,15 @@ from hpcscale.errors import DataError
 from hpcscale.model.build import build_model, load_model
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.loop import train
+from hpcscale.train.options import Hooks, RunSetup
 
 LENGTH, ROWS, STEPS = 32, 4, 4
 _VOCABULARY = 512
 #: Modules whose documentation is the English that a trained model is measured on.
-_TEXTS = ("argparse", "contextlib", "dataclasses", "email", "functools", "gzip", "json", "logging",
-          "mailbox", "pathlib", "random", "statistics", "tarfile", "zipfile")  # fmt: skip
+_TEXTS = (
+    "argparse contextlib dataclasses email functools gzip json logging mailbox pathlib random "
+    "statistics tarfile zipfile"
+).split()
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ReferenceRun:
     ranks: Ranks
 
     def model(self) -> nn.Module:
-        """Anew and the same each time, on the device."""
+        """A new model on the device, the same each time."""
         if self.source is None:
             shape = Shape(layers=2, width=64, heads=4)
             built = build_model(shape, self.vocabulary, LENGTH, self.vocabulary - 1)
@@ -71,21 +74,27 @@ class ReferenceRun:
 
     def stream(self, packing: Packing = "concat") -> PackedStream:
         store = self._documents[0]
-        return PackedStream(store, np.arange(store.n_documents), ROWS * STEPS * LENGTH,
-                            LENGTH, packing)  # fmt: skip
+        return PackedStream(
+            store, np.arange(store.n_documents), ROWS * STEPS * LENGTH, LENGTH, packing
+        )
 
     def train(self, name: str, engine: str = "torch", **given: Any) -> Curve:
         """A few steps with the training loop itself."""
-        values = {"micro_batch": ROWS, "lr": 1e-3, "warmup": 0, "schedule": "constant",
-                  "clip": 0.5, "zero": 0, **given}  # fmt: skip
+        values = {
+            "micro_batch": ROWS,
+            "lr": 1e-3,
+            "warmup": 0,
+            "schedule": "constant",
+            "clip": 0.5,
+            "zero": 0,
+            **given,
+        }
         config = TrainConfig.model_validate({"global_batch": ROWS * LENGTH, **values})
         model, lines = self.model(), list[dict[str, Any]]()
         out = self.folder / name
         out.mkdir()
-        result = train(
-            model, self.stream(), config, engine=engine, precision="fp32", seed=0,
-            ranks=self.ranks, out=out, key=name, progress=lines.append,
-        )  # fmt: skip
+        setup = RunSetup(engine, "fp32", 0, self.ranks, out, name)
+        result = train(model, self.stream(), config, setup, Hooks(progress=lines.append))
         return Curve([(x["loss"], x["grad_norm"]) for x in lines], model, result.weights)
 
 

@@ -1,4 +1,4 @@
-"""Adam's second moments where they lie: fragments of parameters, a rank's own and no more."""
+"""Adam's second moments as each rank holds them: fragments of parameters, never gathered."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hpcscale.train.state import Shard
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Elements ``start`` and on of the flattened parameter ``name``, flat float32 on the CPU.
+    """Elements of the flattened parameter ``name`` from ``start`` on, flat float32 on the CPU.
 
-    ``name`` is that of the plain module's ``named_parameters``.
+    ``name``: as in ``named_parameters`` of the plain module.
     """
 
     name: str
@@ -25,9 +25,9 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Moments:
-    """One rank's fragments of Adam's second moments v, and the updates t behind them.
+    """One rank's fragments of Adam's second moments v, after ``updates`` t.
 
-    v is as the optimizer keeps it; its bias correction is v / (1 - beta2^t).
+    v is as the optimizer keeps it; corrected for bias, it is v / (1 - beta2^t).
     """
 
     updates: int
@@ -35,7 +35,7 @@ class Moments:
 
 
 def moments_of(updates: int, shards: Iterable[Shard]) -> Moments:
-    """Copies of the second moments in ``shards``, which later updates do not reach."""
+    """Copies of the second moments in ``shards``; later updates do not change them."""
     fragments = (Fragment(s.name, s.start, _on_cpu(s.exp_avg_sq)) for s in shards)
     return Moments(updates, fragments)
 

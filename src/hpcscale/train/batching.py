@@ -9,10 +9,10 @@ from hpcscale.errors import ConfigError
 
 
 def check_batch(global_batch: int, sequence_length: int, world_size: int, micro_batch: int) -> int:
-    """Forward passes of each rank a step.
+    """The forward passes of each rank in a step.
 
-    global_batch in tokens, micro_batch in sequences. Raises ConfigError naming the values that
-    divide.
+    global_batch: in tokens. micro_batch: in sequences. Raises ConfigError, with values that would
+    fit, where the batch cannot be divided evenly.
     """
     rows, rest = divmod(global_batch, sequence_length)
     if rest or not rows:
@@ -60,7 +60,8 @@ class BatchPlan:
         return first, min(first + self.rows_per_step, self.n_rows)
 
     def passes(self, step: int, rank: int) -> Iterator[tuple[int, int]]:
-        """Rows [first, last) of each forward pass; as many on every rank, some perhaps empty."""
+        """Rows [first, last) of each forward pass: the same number of passes on every rank, some of
+        them perhaps empty."""
         first, last = self.step_rows(step)
         stride = self.micro_batch * self.world_size
         for start in range(first, last, stride):

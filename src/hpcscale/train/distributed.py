@@ -1,4 +1,4 @@
-"""The ranks of a task: who this process is, and the few sums that ranks agree by."""
+"""The ranks of a task: which one this process is, and the collectives by which they agree."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +29,17 @@ _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", *_RENDEZVOUS)
 #: Seconds before a rank says what it waits for, and then between its reminders.
 _FIRST_WORD, _NEXT_WORD = 10.0, 60.0
 
+Number = TypeVar("Number", np.uint8, np.int64, np.float64)
+
 
 @dataclass
 class Ranks:
-    """One process of a task. The process group outlives it: tasks of one element share it."""
+    """One process of a task. The process group outlives it: tasks of one element share it.
+
+    The methods after ``open_group`` are collective: all ranks call them in the same order. They
+    move plain numbers, never pickled objects. A rank that is alone gets its own values back, and no
+    process group is needed.
+    """
 
     rank: int = 0
     local_rank: int = 0
@@ -66,7 +74,7 @@ class Ranks:
         return ranks
 
     def open_group(self) -> None:
-        """Join the process group, where that has not happened; DeepSpeed wants one of any size."""
+        """Join the process group, unless done already; DeepSpeed needs one even for one rank."""
         if dist.is_initialized():
             return
         backend = "nccl" if self.device.type == "cuda" else "gloo"
@@ -81,26 +89,70 @@ class Ranks:
 
     def all_sum(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Element-wise sum over ranks, in float64."""
-        array = np.asarray(values, dtype=np.float64)
-        if self.world_size == 1:
-            return array
-        tensor = torch.tensor(array, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        summed: npt.NDArray[np.float64] = tensor.cpu().numpy()
-        return summed
+        return self._reduced(np.asarray(values, dtype=np.float64), dist.ReduceOp.SUM)
+
+    def all_max(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Element-wise maximum over ranks, of integers."""
+        return self._reduced(np.asarray(values, dtype=np.int64), dist.ReduceOp.MAX)
 
     def any_true(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; all ranks get the same answer."""
-        return bool(self.all_sum([float(flag)])[0] > 0)
+        """Whether ``flag`` is set on any rank."""
+        return self.any_of_each([flag])[0]
+
+    def any_of_each(self, flags: Sequence[bool]) -> list[bool]:
+        """Whether each of ``flags`` is set on any rank: one collective for all of them."""
+        set_somewhere = self._reduced(np.array(flags, dtype=np.uint8), dist.ReduceOp.MAX)
+        return [bool(flag) for flag in set_somewhere]
+
+    def broadcast(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Rank 0's list of integers; the other ranks' lists, of any length, are ignored."""
+        array = np.asarray(values, dtype=np.int64)
+        if self.world_size == 1:
+            return array
+        size = self._tensor(np.array([len(array)]))
+        dist.broadcast(size, src=0)
+        tensor = self._tensor(array if self.rank == 0 else np.zeros(int(size), dtype=np.int64))
+        if len(tensor):
+            dist.broadcast(tensor, src=0)
+        sent: npt.NDArray[np.int64] = tensor.cpu().numpy()
+        return sent
+
+    def all_gather(self, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """The arrays of all ranks by rank: [world_size, *shape].
+
+        ``values``: uint8, int64 or float64, of one shape and dtype on all ranks.
+        """
+        if self.world_size == 1:
+            return values[None]
+        mine = self._tensor(values)
+        parts = [torch.empty_like(mine) for _ in range(self.world_size)]
+        dist.all_gather(parts, mine)
+        gathered: npt.NDArray[Number] = torch.stack(parts).cpu().numpy()
+        return gathered
 
     def barrier(self) -> None:
+        """Wait until every rank is here."""
         if self.world_size > 1:
             dist.barrier()
+
+    def _reduced(
+        self, array: npt.NDArray[Number], operation: dist.ReduceOp.RedOpType
+    ) -> npt.NDArray[Number]:
+        if self.world_size == 1:
+            return array
+        tensor = self._tensor(array)
+        dist.all_reduce(tensor, operation)
+        reduced: npt.NDArray[Number] = tensor.cpu().numpy()
+        return reduced
+
+    def _tensor(self, array: npt.NDArray[Number]) -> torch.Tensor:
+        """A copy on the rank's device: collectives write to what they are given."""
+        return torch.tensor(array, device=self.device)
 
 
 @contextmanager
 def _say_what_it_waits_for(rank: int, world_size: int) -> Iterator[None]:
-    """On stderr, from a thread, for as long as the ranks have not met: torch itself is silent."""
+    """Say on stderr, from a thread, that the ranks have not met yet: torch itself is silent."""
     met = threading.Event()
     started = time.monotonic()
 
@@ -144,15 +196,21 @@ def _waiting(rank: int, world_size: int, seconds: float) -> str:
     )
 
 
-#: What gloo, NCCL and the rendezvous store say where the process at the other end is no more.
-_GONE = ("connection reset", "connection closed", "connection was likely closed", "broken pipe",
-         "socket closed", "remote process exit")  # fmt: skip
+#: What gloo, NCCL and the rendezvous store say when the process at the other end has ended.
+_GONE = (
+    "connection reset",
+    "connection closed",
+    "connection was likely closed",
+    "broken pipe",
+    "socket closed",
+    "remote process exit",
+)
 
 
 def peer_is_gone(error: BaseException) -> bool:
-    """Whether a collective raised this because another rank ended, and not for a reason here.
+    """Whether a collective raised this because another rank ended.
 
-    No error of ours, whatever it quotes, says so.
+    False for every HpcscaleError, whatever text it quotes.
     """
     text = str(error).lower()
     of_torch = isinstance(error, RuntimeError) and not isinstance(error, HpcscaleError)
@@ -181,7 +239,7 @@ def device_memory(ranks: Ranks) -> int:
 
 
 def close_group() -> None:
-    """Leave the process group, where one was joined; called once, when all tasks went well."""
+    """Leave the process group, if one was joined; called once, when all tasks succeeded."""
     if not dist.is_initialized():
         return
     dist.barrier()
@@ -192,8 +250,8 @@ def close_group() -> None:
 def skip_teardown(code: int) -> None:
     """End the process with ``code`` before C++ objects are torn down.
 
-    Threads of gloo can outlive their group, and teardown aborts on them: a rank whose work is
-    done, or saved, would look like one that crashed.
+    Threads of gloo can outlive their group, and teardown aborts on them: a rank that finished or
+    saved its work would look like one that crashed.
     """
 
     def leave() -> None:

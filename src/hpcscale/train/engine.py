@@ -1,4 +1,4 @@
-"""What the training loop asks of an engine, and the parameter groups that all engines share."""
+"""The interface of an engine to the training loop, and what all engines share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hpcscale.train.adam_moments import Moments
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.memory import ModelSize
 from hpcscale.train.state import LossScale, Shard
-from hpcscale.train.state_reader import SavedState
+from hpcscale.train.state_reader import StateReader
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine(Protocol):
-    """Gradients averaged over ranks, one optimizer step, and the state behind them.
+    """A model in training: forward and backward passes, optimizer steps, and their state.
 
     ``model`` is called for the forward pass. The loss given to ``backward`` is this rank's share
     of the loss of the whole global batch; its gradients are *summed* over ranks and passes.
@@ -34,15 +34,15 @@ class Engine(Protocol):
     stage: int
     precision: str
     compiled: bool
-    #: Every setting as it runs, for the record: versions, and DeepSpeed's dict where it is used.
+    #: Every setting as it runs, with versions and, where it is used, DeepSpeed's configuration.
     resolved: dict[str, Any]
 
     @property
     def loss_factor(self) -> float:
-        """What ``backward`` multiplies a loss with before it propagates it back."""
+        """What ``backward`` multiplies a loss by before it computes gradients."""
 
     def forward_pass(self, last: bool) -> AbstractContextManager[object]:
-        """The context of one forward pass; ``last`` says that the step follows behind it."""
+        """The context of one forward pass. ``last``: it is the last one before ``step``."""
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of that pass."""
@@ -54,24 +54,24 @@ class Engine(Protocol):
         """
 
     def shards(self) -> Iterator[Shard]:
-        """This rank's share of the training state, as views; not collective, and nothing is
-        gathered. Over all ranks, each element of each trainable parameter stands once."""
+        """This rank's share of the training state, as views; not collective. The shares of all
+        ranks hold each element of each trainable parameter exactly once."""
 
     def updates(self) -> int:
-        """The updates that Adam made, its bias correction's t."""
+        """The number of updates that Adam made: t of its bias correction."""
 
     def loss_scale(self) -> LossScale:
-        """Where dynamic loss scaling stands; one that never moves outside fp16."""
+        """The state of dynamic loss scaling; outside fp16, a constant scale of 1."""
 
-    def load(self, saved: SavedState, updates: int, scale: LossScale) -> None:
-        """Go on from ``saved``, which any engine, stage and number of ranks may have written.
+    def load(self, saved: StateReader, updates: int, scale: LossScale) -> None:
+        """Replace the state by ``saved``, written by any engine, stage and number of ranks.
 
-        Called by all ranks. Raises CheckpointError where the model is another.
+        Called by all ranks. Raises CheckpointError where it is the state of another model.
         """
 
     def weights(self) -> dict[str, Tensor] | None:
-        """The float32 weights on the CPU, on rank 0; called by all ranks. None: they are in
-        the module already."""
+        """The float32 weights on the CPU, on rank 0; called by all ranks. None where the module
+        holds them already."""
 
     def moments(self) -> Moments:
         """Copies of Adam's second moments in ``shards``."""
@@ -79,7 +79,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineSetup:
-    """What every engine is made from. ``sequence_length``: what ``zero: auto`` forecasts with."""
+    """What an engine is made from. ``sequence_length``: for the forecast of `zero: auto`."""
 
     model: nn.Module
     config: TrainConfig
@@ -98,7 +98,7 @@ def model_size(model: nn.Module) -> ModelSize:
 
 
 def describe(name: str, setup: EngineSetup, **more: Any) -> dict[str, Any]:
-    """What ``Engine.resolved`` holds of any engine."""
+    """The part of ``Engine.resolved`` that every engine has."""
     config, ranks = setup.config, setup.ranks
     return {
         "engine": name,
@@ -124,8 +124,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
 
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over the shared groups, as one kernel a group: on GPUs,
-    and on CPUs, where an offloaded optimizer runs too."""
+    """AdamW (Loshchilov and Hutter 2019) over the shared groups. Fused, one kernel a group: on GPUs
+    and on CPUs, where an offloaded optimizer runs."""
     return torch.optim.AdamW(
         parameter_groups(model, config),
         lr=config.scaled_lr,
@@ -136,10 +136,11 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def clip_gradients(model: nn.Module, limit: float) -> Tensor:
-    """Scale the gradients to a global norm of at most ``limit``, 0 for any; the norm before.
+    """Scale the gradients to a global norm of at most ``limit``; 0: no limit. Returns the norm
+    before.
 
     CPUs sum squares in float32 in so few lanes that the norm of GPT-2's embedding alone is off by
-    3e-3; of pieces it is off by 1e-6.
+    3e-3. Summed in pieces, it is off by 1e-6.
     """
     trained = [p for p in model.parameters() if p.grad is not None]
     pieces = [piece for p in trained for piece in _pieces(p.grad)]

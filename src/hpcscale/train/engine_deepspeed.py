@@ -26,7 +26,7 @@ from hpcscale.train.state import (
     updates_of,
     whole_shards,
 )
-from hpcscale.train.state_reader import SavedState
+from hpcscale.train.state_reader import StateReader
 from hpcscale.train.zero import deepspeed_config
 
 
@@ -39,15 +39,15 @@ class DeepSpeedEngine:
         assert setup.config.zero != "auto", "make_engine resolves it"
         self.stage: int = setup.config.zero
         self.compiled = setup.config.compile
-        # Stage 0 has no wrapped optimizer that would report the norm it clips by.
+        # At stage 0, no ZeRO optimizer wraps torch's, and none reports the norm.
         self.own_clipping = self.stage == 0
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        # DeepSpeed insists on the variables of a launcher, also for a process that needs none.
+        # DeepSpeed requires this variable of a launcher even for a single process.
         os.environ.setdefault("LOCAL_RANK", str(setup.ranks.local_rank))
         setup.ranks.open_group()
         if setup.ranks.device.type == "cpu":
             # The shared-memory op serves inference alone and costs a minute of g++ at first use.
-            # By name, since an attribute of the package hides this module behind torch itself.
+            # By name: deepspeed.comm has an attribute `torch`, which is torch, not this module.
             backend: Any = importlib.import_module("deepspeed.comm.torch")
             backend.build_shm_op = lambda: None
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
@@ -92,7 +92,7 @@ class DeepSpeedEngine:
         norm: Any = None
         if self.own_clipping:
             norm = clip_gradients(self.engine.module, self.config.clip)
-            if not norm.isfinite():  # as ZeRO's optimizers do; those without a gradient stay
+            if not norm.isfinite():  # no gradient, no update: as ZeRO's optimizers skip a step
                 self.engine.module.zero_grad(set_to_none=True)
         self.engine.step()
         if norm is None:
@@ -110,7 +110,7 @@ class DeepSpeedEngine:
 
     @property
     def _adam(self) -> Any:
-        """torch's optimizer, under ZeRO's where there is one."""
+        """torch's optimizer, which ZeRO's wraps, if there is one."""
         zero = self.engine.optimizer
         return zero if self.own_clipping else zero.optimizer
 
@@ -124,7 +124,7 @@ class DeepSpeedEngine:
         clean = scaler.cur_iter - scaler.last_overflow_iter - 1
         return LossScale(float(scaler.cur_scale), clean, scaler.cur_hysteresis)
 
-    def load(self, saved: SavedState, updates: int, scale: LossScale) -> None:
+    def load(self, saved: StateReader, updates: int, scale: LossScale) -> None:
         zero = self.engine.optimizer
         if self.stage == 3:
             zero.checkpoint_event_prologue()
@@ -137,7 +137,7 @@ class DeepSpeedEngine:
                 flat.data.copy_(exact.data)
             zero.checkpoint_event_epilogue()
         elif self.stage:
-            # What the forward pass computes with, in its own precision.
+            # The copy that the forward pass computes with, in its own precision.
             for parameter in self.engine.module.parameters():
                 whole = torch.empty(parameter.numel())
                 saved.read_into("weight", self.names[id(parameter)], 0, whole)
@@ -161,8 +161,8 @@ class DeepSpeedEngine:
         return moments_of(self.updates(), self.shards())
 
     def _stretches(self) -> Iterator[Shard]:
-        """Stages 1 and 2: a rank holds a stretch of the group's parameters, one after the other,
-        and each parameter knows its place in that stretch."""
+        """Stages 1 and 2: a rank holds a stretch of the group's concatenated parameters, and each
+        parameter knows its place in that stretch."""
         for parameter in self.engine.module.parameters():
             place = getattr(parameter, "_hp_mapping", None)
             if place is None:
@@ -172,8 +172,8 @@ class DeepSpeedEngine:
             yield self._shard(parameter, flat, start, here.start, here.numel)
 
     def _parts(self) -> Iterator[Shard]:
-        """Stage 3: every parameter is cut into as many equal parts as there are ranks, the last
-        one filled up."""
+        """Stage 3: every parameter is cut into as many equal parts as there are ranks; the last
+        part is padded."""
         zero = self.engine.optimizer
         for parameter in self.engine.module.parameters():
             if not parameter.requires_grad:

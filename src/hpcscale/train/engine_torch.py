@@ -1,4 +1,4 @@
-"""The plain torch engine: one process, or DistributedDataParallel. The reference for the other."""
+"""The plain torch engine: one process or DistributedDataParallel. DeepSpeed is held to it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from hpcscale.train.state import (
     updates_of,
     whole_shards,
 )
-from hpcscale.train.state_reader import SavedState
+from hpcscale.train.state_reader import StateReader
 
 
 class TorchEngine:
-    """Float32 weights, gradients and optimizer state; autocast forward where asked for."""
+    """Float32 weights, gradients and optimizer state; the forward pass is under autocast outside
+    fp32."""
 
     def __init__(self, setup: EngineSetup) -> None:
         self.ranks, self.precision = setup.ranks, setup.precision
@@ -63,7 +64,7 @@ class TorchEngine:
             group["lr"] = lr
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.module, self.clip)
-        # An enabled scaler leaves such steps out by itself.
+        # An enabled scaler skips such steps itself.
         if self.scaler.is_enabled() or bool(norm.isfinite()):
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -86,7 +87,7 @@ class TorchEngine:
         state = self.scaler.state_dict()
         return LossScale(state["scale"], state["_growth_tracker"])
 
-    def load(self, saved: SavedState, updates: int, scale: LossScale) -> None:
+    def load(self, saved: StateReader, updates: int, scale: LossScale) -> None:
         self._settle_buckets()
         saved.fill(self._held())
         set_updates(self.optimizer, updates)
@@ -96,8 +97,11 @@ class TorchEngine:
             self.scaler.load_state_dict(self.scaler.state_dict() | values)
 
     def _settle_buckets(self) -> None:
-        """DDP reorders its buckets after the first pass, and three ranks or more sum an element in
-        an order that depends on its place there: a run that goes on must not pass that twice."""
+        """Make DDP reorder its buckets now, which it does after the first pass.
+
+        Three ranks or more sum an element in an order that depends on its place in a bucket. A
+        resumed run must not sum its first step in the order of a new run.
+        """
         if isinstance(self.model, DistributedDataParallel):
             ids = torch.zeros(1, 2, dtype=torch.long, device=self.ranks.device)
             for _ in range(2):  # the next forward pass is where they are reordered

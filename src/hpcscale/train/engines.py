@@ -1,11 +1,9 @@
-"""Which engines there are, and how one is made."""
+"""The engines by name, and how one is made."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
-
-import numpy as np
 
 from hpcscale.errors import ConfigError
 from hpcscale.train.distributed import device_memory
@@ -37,14 +35,17 @@ def make_engine(name: str, setup: EngineSetup) -> Engine:
 
 
 def resolve_stage(name: str, setup: EngineSetup) -> int:
-    """The ZeRO stage; ``auto`` is the lowest that fits by forecast on every rank. Collective."""
+    """The ZeRO stage; `auto`: the lowest that by forecast fits on every rank. Collective."""
     config, ranks = setup.config, setup.ranks
     if config.zero != "auto":
         return config.zero
     size = model_size(setup.model)
     stages = forecast_stages(
-        size, config, engine=name, precision=setup.precision,
-        world_size=ranks.world_size, sequence_length=setup.sequence_length,
-    )  # fmt: skip
-    mine = lowest_fitting(stages, device_memory(ranks))
-    return int(np.flatnonzero(ranks.all_sum(np.eye(4)[mine]))[-1])
+        size,
+        config,
+        engine=name,
+        precision=setup.precision,
+        world_size=ranks.world_size,
+        sequence_length=setup.sequence_length,
+    )
+    return int(ranks.all_max([lowest_fitting(stages, device_memory(ranks))])[0])

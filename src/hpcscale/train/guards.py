@@ -1,7 +1,7 @@
-"""Guards against divergence: steps that are not finite stop a run or are skipped; spikes are noted.
+"""Guards against divergence: non-finite steps stop a run or are skipped; spikes are recorded.
 
-nonfinite.jsonl    such a step, its rows and the ids of their documents
-spikes.jsonl       a loss far above those before it, with the same; nothing is done about it
+nonfinite.jsonl    each such step, with its rows and the ids of their documents
+spikes.jsonl       each loss far above those before it, with the same; the run goes on
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,18 +23,18 @@ from hpcscale.train.metrics import StepLog, finite
 
 NONFINITE = "nonfinite.jsonl"
 SPIKES = "spikes.jsonl"
-#: Losses that a spike is measured against, at most and at least.
+#: How many earlier losses a spike is measured against, at most and at least.
 _WINDOW, _ENOUGH = 100, 20
-#: A loss scale that starts at 2^16 and is halved this often in a row was not the problem.
+#: After so many halvings in a row from 2^16, the loss scale is not what is wrong.
 _OVERFLOWS = 40
 
-#: Why a step updated nothing: left out by ``on_nonfinite: skip``, or too high a loss scale of fp16.
+#: Why a step updated nothing: `on_nonfinite: skip`, or an overflow of fp16's loss scale.
 Skipped = Literal["nonfinite", "overflow"]
 
 
 @dataclass
 class Counts:
-    """Of a whole run: steps without an update, and how many of the newest steps those are."""
+    """The steps of a run without an update, and how many of them end it without a gap."""
 
     nonfinite: int = 0
     overflow: int = 0
@@ -49,40 +49,42 @@ class Counts:
 class Guard:
     """Judges each step by its loss and gradient norm, which are the same on all ranks.
 
-    An engine updates nothing, on any rank, where the norm is not finite; so that to skip a step is
-    to go on. Counts come back from the metrics of the attempts before: a resumed run decides as
-    one that was not disturbed.
+    Where the norm is not finite, an engine updates nothing on any rank, so skipping a step means
+    just going on. Counts are restored from the metrics of earlier attempts: a resumed run decides
+    as an uninterrupted one. A context manager.
     """
 
     def __init__(
-        self, config: TrainConfig, precision: str, ranks: Ranks, out: Path, skip: bool,
+        self,
+        config: TrainConfig,
+        precision: str,
+        ranks: Ranks,
+        out: Path,
         batch_of: Callable[[int], dict[str, Any]],
-    ) -> None:  # fmt: skip
-        """``skip``: whether non-finite steps may be left out. ``batch_of``: what is recorded of a
-        step's batch."""
-        self.limit = config.max_skipped if skip else 0
+    ) -> None:
+        """``batch_of``: what is recorded of the batch of a step, counted from 1."""
+        self.limit = config.max_skipped if config.on_nonfinite == "skip" else 0
         self.deviations = config.spike_deviations
         self.scaled = precision == "fp16"
         self.ranks, self.out, self.batch_of = ranks, out, batch_of
         self.counts = Counts()
         self.losses: deque[float] = deque(maxlen=_WINDOW)
         self.last_loss = math.nan
-        self._files: list[StepLog] = []
+        self._logs: dict[str, StepLog] = {}
 
     def resume(self, step: int, lines: list[dict[str, Any]]) -> None:
-        """Go on from ``step``; ``lines``: the metrics up to there, on rank 0. Collective."""
+        """Start after ``step``; ``lines``: the metrics up to it, on rank 0. Collective."""
         for line in lines:
             self.counts.add(line.get("skipped"))
-        known = [self.counts.nonfinite, self.counts.overflow, self.counts.in_a_row]
-        self.counts = Counts(*(int(n) for n in self.ranks.all_sum(known)))
+        self.counts = Counts(*self.ranks.broadcast(astuple(self.counts)).tolist())
         if self.ranks.rank == 0:
             applied = [line["loss"] for line in lines if not line.get("skipped")]
             self.losses.extend(applied[-_WINDOW:])
             self.last_loss = applied[-1] if applied else math.nan
-            self._files = [StepLog(self.out / name, step) for name in (NONFINITE, SPIKES)]
+            self._logs = {name: StepLog(self.out / name, step) for name in (NONFINITE, SPIKES)}
 
     def judge(self, step: int, loss: float, norm: float) -> Skipped | None:
-        """Why ``step`` (counted from 1) updated nothing; None: it did.
+        """Why ``step`` (counted from 1) updated nothing; None if it did.
 
         Raises TrainingError where loss or gradient are not finite and the run may not go on.
         """
@@ -97,10 +99,9 @@ class Guard:
             return "overflow"
         goes_on = self.counts.in_a_row < self.limit
         if self.ranks.rank == 0:
-            self._files[0].write(
-                {"step": step, "loss": finite(loss), "grad_norm": finite(norm),
-                 "action": "skip" if goes_on else "stop", **self.batch_of(step)}
-            )  # fmt: skip
+            line = {"step": step, "loss": finite(loss), "grad_norm": finite(norm)}
+            action = "skip" if goes_on else "stop"
+            self._logs[NONFINITE].write({**line, "action": action, **self.batch_of(step)})
         if not goes_on:
             raise TrainingError(self._message(step, loss, norm))
         self.counts.add("nonfinite")
@@ -120,21 +121,19 @@ class Guard:
             return
         if len(self.losses) >= _ENOUGH:
             median = statistics.median(self.losses)
-            # 1.4826: of a normal distribution, what makes this its standard deviation.
+            # 1.4826 makes this the standard deviation, of a normal distribution.
             spread = 1.4826 * statistics.median(abs(x - median) for x in self.losses)
             if loss > median + self.deviations * spread:
-                self._files[1].write(
-                    {"step": step, "loss": loss, "median": median, "deviation": spread,
-                     **self.batch_of(step)}
-                )  # fmt: skip
+                line = {"step": step, "loss": loss, "median": median, "deviation": spread}
+                self._logs[SPIKES].write({**line, **self.batch_of(step)})
         self.losses.append(loss)
 
     def __enter__(self) -> Guard:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for file in self._files:
-            file.close()
+        for log in self._logs.values():
+            log.close()
 
 
 def describe_batch(stream: PackedStream, plan: BatchPlan, step: int) -> dict[str, Any]:

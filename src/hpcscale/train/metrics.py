@@ -1,4 +1,4 @@
-"""What a run says about itself: a line a step in metrics.jsonl, which is the truth."""
+"""The metrics of a run: a line a step in metrics.jsonl, the file of record."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from hpcscale.atomic import write_text
 from hpcscale.model.peaks import peak_flops
 from hpcscale.train.distributed import Ranks, device_name, peak_memory
 
-METRICS = "metrics.jsonl"
-
 
 class StepLog:
-    """A file of JSON lines with a ``step``, each step once: lines of steps behind ``step``, which
-    the run does again, go. The first line makes the file."""
+    """A file of JSON lines, one a step. A context manager.
+
+    Lines of steps after ``step``, which the run does again, are dropped when it is opened. The
+    first line written creates the file.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
@@ -60,14 +61,16 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
+    """``value``, or None for NaN and infinity, which JSON lacks."""
     return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class Meter:
-    """Speed against the hardware. ``flops``: of training, a token; ``peak``: one device's
-    FLOP/s. None where they are not known."""
+    """Speed relative to the hardware.
+
+    flops: of training, per token. peak: of one device, FLOP/s. None where they are not known.
+    """
 
     ranks: Ranks
     flops: float | None
@@ -78,14 +81,14 @@ class Meter:
         return cls(ranks, flops, peak_flops(device_name(ranks), precision))
 
     def mfu(self, tokens: int, device_seconds: float) -> float | None:
-        """Model FLOPs utilisation: the part of the devices' peak that ``tokens`` took; None: the
-        peak or the FLOPs of a token are not known."""
+        """Model FLOPs utilisation: the fraction of the devices' peak that ``tokens`` needed. None
+        where the peak or the FLOPs of a token are not known."""
         if self.peak is None or self.flops is None or not device_seconds:
             return None
         return self.flops * tokens / (device_seconds * self.peak)
 
     def line(self, tokens: int, seconds: float, data_wait: float) -> dict[str, Any]:
-        """Of one step of all ranks; the wait and the memory are this rank's."""
+        """The metrics of one step of all ranks; the wait and the memory are this rank's."""
         return {
             "tokens_per_second": tokens / seconds,
             "data_wait_seconds": data_wait,
@@ -95,7 +98,7 @@ class Meter:
 
 
 class Recorder:
-    """Rank 0's record of a run: metrics.jsonl, and whoever else is told of each step."""
+    """Rank 0's record of a run: writes metrics.jsonl and passes each line to ``listeners``."""
 
     def __init__(
         self, log: StepLog, world_size: int, listeners: Sequence[Callable[[dict[str, Any]], None]]
@@ -104,7 +107,7 @@ class Recorder:
         self.last: dict[str, Any] = log.lines[-1] if log.lines else {}
 
     def write(self, line: dict[str, Any]) -> None:
-        """``device_hours``: of all attempts, whatever ranks each of them had."""
+        """Adds ``device_hours``: of all attempts, each with its own number of ranks."""
         before = self.last.get("seconds", 0.0), self.last.get("device_hours", 0.0)
         hours = (line["seconds"] - before[0]) * self.world_size / 3600
         self.last = line | {"device_hours": before[1] + hours}

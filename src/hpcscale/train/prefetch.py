@@ -1,4 +1,4 @@
-"""The batches of a run: read from the memory map one pass ahead, while the one before computes."""
+"""The batches of a run, read from the memory map one pass ahead of the computation."""
 
 from __future__ import annotations
 
@@ -16,66 +16,67 @@ from hpcscale.data.packing import Batch, PackedStream
 from hpcscale.train.batching import BatchPlan
 from hpcscale.train.distributed import Ranks
 
-#: Arguments of ``token_nll`` behind the model.
-Given = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+#: The arguments of ``token_nll`` after the model: inputs, targets, segments, positions.
+NllArguments = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One forward and backward of one rank.
+    """One forward and backward pass of one rank.
 
-    ``weightless``: this rank has no rows left in a short last batch, so that it repeats one and
-    gives it no weight. ``last``: the step follows behind it.
+    ``weightless``: the rank has no rows left in a short last batch; it repeats a row, which counts
+    nothing. ``last``: the optimizer steps after it.
     """
 
     batch: Batch
-    given: Given
+    arguments: NllArguments
     weightless: bool
     last: bool
 
 
-class Feed:
-    """This rank's passes from ``step`` (counted from 0) on, in order; a context that ends a thread.
+class Prefetch:
+    """This rank's passes from ``step`` (counted from 0) on, in order. A context manager.
 
-    A thread, since reads of a cold page or a slow file system then stop nobody, and the copy to a
-    GPU is on its way before it is asked for. No worker processes: tokens need no work.
+    A thread reads them, so that a cold page or a slow file system does not stop the run, and the
+    copy to a GPU starts early. Worker processes would gain nothing: tokens need no processing.
     """
 
     def __init__(
         self, stream: PackedStream, plan: BatchPlan, ranks: Ranks, step: int, positions: bool
     ) -> None:
-        """``positions``: position ids are given under every packing."""
+        """``positions``: give position ids under every packing."""
         self._stream, self._ranks, self._positions = stream, ranks, positions
-        self._coming = _places(plan, ranks.rank, step)
-        self._reader = ThreadPoolExecutor(1, "feed", initializer=_choose_device, initargs=(ranks,))
-        self._next = self._ask()
+        self._upcoming = _places(plan, ranks.rank, step)
+        self._reader = ThreadPoolExecutor(
+            1, "prefetch", initializer=_choose_device, initargs=(ranks,)
+        )
+        self._next = self._request()
         self.waited = 0.0
 
     def step(self) -> Iterator[Pass]:
-        """The passes of the next step; ``waited`` then counts the seconds that they kept it
-        waiting."""
+        """The passes of the next step; ``waited``: the seconds that the caller waited for them."""
         self.waited = 0.0
         last = False
         while not last:
             began = time.perf_counter()
             assert self._next is not None, "there are no more steps"
-            found = self._next.result()
+            ready = self._next.result()
             self.waited += time.perf_counter() - began
-            self._next = self._ask()
-            last = found.last
-            yield found
+            self._next = self._request()
+            last = ready.last
+            yield ready
 
-    def _ask(self) -> Future[Pass] | None:
-        place = next(self._coming, None)
+    def _request(self) -> Future[Pass] | None:
+        place = next(self._upcoming, None)
         return None if place is None else self._reader.submit(self._read, *place)
 
     def _read(self, first: int, end: int, last: bool) -> Pass:
         empty = first == end
         batch = self._stream.rows(first - empty, end)
-        given = batch_tensors(batch, self._stream, self._ranks, self._positions)
-        return Pass(batch, given, empty, last)
+        arguments = batch_tensors(batch, self._stream, self._ranks, self._positions)
+        return Pass(batch, arguments, empty, last)
 
-    def __enter__(self) -> Feed:
+    def __enter__(self) -> Prefetch:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -91,16 +92,16 @@ def _places(plan: BatchPlan, rank: int, first_step: int) -> Iterator[tuple[int, 
 
 
 def _choose_device(ranks: Ranks) -> None:
-    """A thread starts on GPU 0, and would open a context there beside its rank's own."""
+    """A thread starts on GPU 0, and would open a second context there."""
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
 
 
 def batch_tensors(
     batch: Batch, stream: PackedStream, ranks: Ranks, positions: bool = False
-) -> Given:
-    """Arguments of ``token_nll``; segments only where a row holds several, and position ids
-    there, or wherever ``positions`` asks for them."""
+) -> NllArguments:
+    """``batch`` on the rank's device. Segments are given only under `packing: isolate` where a row
+    holds several; position ids there too, and always if ``positions``."""
     one_segment = bool((batch.segments == batch.segments[:, :1]).all())
     apart = stream.packing == "isolate" and not one_segment
 

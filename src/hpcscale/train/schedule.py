@@ -11,13 +11,13 @@ from hpcscale.config.train import TrainConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up by tokens, then down to ``min_ratio`` of the peak, or constant.
+    """Linear warm-up by tokens, then constant or a decay to ``min_ratio`` of the peak.
 
-    ``hold``: tokens at which the way down begins, by the cosine (Loshchilov and Hutter 2017) right
-    behind the warm-up, by 1 - sqrt or a line (``shape``) after a constant phase: warm-up, stable,
-    decay. With 1 - sqrt over 20 % that ends where a cosine does (Haegele et al. 2024, arXiv
-    2405.18392). A step uses the rate at the tokens seen when it *ends*, so that the first step of
-    a warm-up is not wasted at 0 and the last step of a decay is at the minimum.
+    ``hold``: tokens at which the decay begins. A cosine (Loshchilov and Hutter 2017) begins right
+    after the warm-up; 1 - sqrt and linear (``shape``) begin after a constant phase: warm-up,
+    stable, decay. With 1 - sqrt over 20 %, that reaches the loss of a cosine (Haegele et al. 2024,
+    arXiv 2405.18392). A step uses the rate at the tokens seen when it *ends*, so that the first
+    step of a warm-up is not wasted at 0 and the last step of a decay is at the minimum.
     """
 
     peak: float

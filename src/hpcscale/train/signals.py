@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR2: a flag for the training loop, which saves first; the end for all else."""
+"""SIGTERM and SIGUSR2: they set a flag for the training loop, which saves, and end other work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 class StopFlag:
-    """A context in which the stop signals raise Preempted, or wait where work can be saved."""
+    """A context in which a stop signal raises Preempted or, under ``deferring``, sets a flag."""
 
     def __init__(self) -> None:
         self._set = threading.Event()
@@ -46,7 +46,7 @@ class StopFlag:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Only set the flag: who works inside looks at it, saves, and raises by itself."""
+        """Only set the flag: the work inside polls it, saves, and raises Preempted itself."""
         self._deferred = True
         try:
             yield
@@ -59,7 +59,7 @@ class StopFlag:
 
 @dataclass
 class LeadTime:
-    """How long a stop takes at most: the signal comes as a step begins, and the save follows.
+    """How long a stop takes at most: the signal arrives as a step begins, and a save follows.
 
     step, save: the longest seen, in seconds.
     """

@@ -1,7 +1,7 @@
-"""Where curves can be watched beside metrics.jsonl: optional packages, on rank 0 alone.
+"""Copies of the metrics for optional packages that plot them, on rank 0 alone.
 
-A sink never stops a training: one that fails says so once and is told nothing more. All write
-under the run's directory and need no network, unless the package's own variables say otherwise.
+A sink never stops a training: one that fails is reported once and then left out. All write under
+the run's directory and need no network, unless the package's own environment variables are set.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _NAMES = "sinks.json"
 
 @dataclass(frozen=True)
 class Attempt:
-    """``out``: the run's directory. ``step``: where this attempt goes on. ``seen``: the last step
-    that an attempt before it wrote."""
+    """``out``: the run's directory. ``step``: after which this attempt starts. ``seen``: the last
+    step that an earlier attempt wrote."""
 
     out: Path
     step: int
@@ -38,7 +38,7 @@ class Attempt:
     settings: dict[str, Any]
 
     def known(self, sink: str, make: Callable[[], str]) -> str:
-        """The sink's name for this run: as it was, or ``make()``."""
+        """The sink's name for this run: that of earlier attempts, or else ``make()``."""
         path = self.out / _NAMES
         names = read_json(path) if path.exists() else {}
         if sink not in names:
@@ -48,7 +48,7 @@ class Attempt:
 
 
 class Sink(Protocol):
-    #: The first step that it has not had.
+    #: The first step that it does not have yet.
     first: int
 
     def write(self, step: int, values: dict[str, float]) -> None: ...
@@ -57,7 +57,7 @@ class Sink(Protocol):
 
 
 class TensorBoard:
-    """Event files in ``tensorboard/``; what was written of steps done again is purged."""
+    """Event files in ``tensorboard/``; those of steps that are done again are purged."""
 
     def __init__(self, attempt: Attempt) -> None:
         writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
@@ -146,12 +146,15 @@ class Trackio:
 
 
 _SINKS: dict[SinkName, Callable[[Attempt], Sink]] = {
-    "tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio,
-}  # fmt: skip
+    "tensorboard": TensorBoard,
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+    "trackio": Trackio,
+}
 
 
 class Sinks:
-    """The sinks of an attempt as one; no error of theirs leaves it."""
+    """The sinks of an attempt as one, which catches their errors. A context manager."""
 
     def __init__(self, names: Literal["auto"] | Sequence[SinkName], attempt: Attempt) -> None:
         self.open: dict[str, Sink] = {}
@@ -162,7 +165,7 @@ class Sinks:
         self.open[name] = _SINKS[name](attempt)
 
     def write(self, line: dict[str, Any]) -> None:
-        """A line of metrics.jsonl: each number in it, at its step."""
+        """Pass on the numbers in a line of metrics.jsonl."""
         step = line["step"]
         numbers = {k: float(v) for k, v in line.items() if k != "step" and _number(v)}
         for name, sink in list(self.open.items()):
@@ -181,14 +184,12 @@ class Sinks:
             act()
         except Exception as error:
             self.open.pop(name, None)
-            _log.warning(
-                "sink %s is given up (%s: %s); metrics.jsonl has every step",
-                name, type(error).__name__, error,
-            )  # fmt: skip
+            what = f"{type(error).__name__}: {error}"
+            _log.warning("sink %s is given up (%s); metrics.jsonl has every step", name, what)
 
 
 def installed() -> list[SinkName]:
-    """What `sinks: auto` writes to."""
+    """The sinks of `sinks: auto`."""
     return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
 
 

@@ -1,4 +1,4 @@
-"""The copy of the training state that is written while the run goes on, and the thread for it."""
+"""The copy of the training state from which a checkpoint is written, and the thread for it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from torch import Tensor
 
 from hpcscale.train.engine import Engine
 from hpcscale.train.state import KINDS
-from hpcscale.train.state_reader import key_of
+from hpcscale.train.state_writer import key_of
 
 #: States of torch's random number generators, of the CPU and of the rank's GPU.
 RNG = ("rng-cpu", "rng-cuda")
-#: The step loop's threads come first where processors are scarce.
+#: Added to the thread's nice value: the training loop goes first where processors are scarce.
 _NICE = 10
 
 
 class Staging:
-    """Host memory for a rank's share of the state, 12 bytes a parameter, kept between saves."""
+    """Host memory for a rank's share of the state: 12 bytes a parameter, kept between saves."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def copy(self, engine: Engine, device: torch.device) -> dict[str, Tensor]:
-        """A copy of the engine's shards and of the RNG states, whole when this returns.
-
-        It lasts until the next call.
-        """
+        """A copy of the engine's shards and of the RNG states, complete when this returns. The next
+        call overwrites it."""
         tensors = {}
         for shard in engine.shards():
             for kind in KINDS:
@@ -50,7 +48,7 @@ class Staging:
 
 
 def shapes(engine: Engine) -> dict[str, list[int]]:
-    """Of the trained parameters by name; ZeRO 3 keeps the real ones under another name."""
+    """The shapes of the trained parameters by name; ZeRO 3 keeps them in another attribute."""
     return {
         name: list(getattr(p, "ds_shape", p.shape))
         for name, p in engine.module.named_parameters()
@@ -66,7 +64,7 @@ def _rng_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_rng(states: Sequence[Tensor | None], device: torch.device) -> None:
-    """Set what was saved of ``RNG``."""
+    """Set the generators to ``states``, in the order of ``RNG``."""
     cpu, cuda = states
     if cpu is not None:
         torch.set_rng_state(cpu)
@@ -75,11 +73,11 @@ def restore_rng(states: Sequence[Tensor | None], device: torch.device) -> None:
 
 
 def background() -> ThreadPoolExecutor:
-    """One thread for files and checksums, at a lower priority than the step loop's."""
+    """One thread for files and checksums, at a lower priority than the training loop."""
 
     def yield_to_the_loop() -> None:
         if hasattr(os, "setpriority"):
-            # Linux takes a thread's id for a process's.
+            # Linux accepts the id of a thread here.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
     return ThreadPoolExecutor(1, "checkpoint", initializer=yield_to_the_loop)

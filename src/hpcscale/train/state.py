@@ -1,8 +1,8 @@
-"""Training state by parameter name: what Adam needs to go on, wherever an engine keeps it.
+"""Training state by parameter name: what Adam needs to continue, wherever an engine keeps it.
 
-An engine shows what its rank holds as *shards*: stretches of flattened parameters. Names and
-offsets are those of the plain module, so they mean the same to every engine, ZeRO stage and number
-of ranks.
+An engine presents what its rank holds as *shards*: stretches of flattened parameters. Names and
+offsets are those of the plain module, so that they mean the same to every engine, ZeRO stage and
+number of ranks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ KINDS = ("weight", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Elements ``start`` and on of the flattened parameter ``name``.
+    """Elements of the flattened parameter ``name`` from ``start`` on.
 
-    The tensors are flat float32 *views* of what the engine computes with, all of one length: who
-    writes to them changes the training state.
+    The tensors are flat float32 *views* of the engine's own, all of one length: writing to them
+    changes the training state.
     """
 
     name: str
@@ -50,7 +50,7 @@ class LossScale:
 
 
 def shares(shards: Iterable[Shard], ranks: Ranks) -> Iterator[Shard]:
-    """Of shards that every rank holds in full: each rank's part, all together each element once."""
+    """This rank's part of shards that every rank holds in full; all parts are disjoint."""
     for shard in shards:
         size, world = shard.weight.numel(), ranks.world_size
         begin, end = (size * k // world for k in (ranks.rank, ranks.rank + 1))
@@ -59,7 +59,7 @@ def shares(shards: Iterable[Shard], ranks: Ranks) -> Iterator[Shard]:
 
 
 def whole_shards(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> Iterator[Shard]:
-    """Of an optimizer of whole parameters. names: those of the parameters, by id."""
+    """The shards of an optimizer over whole parameters. names: of the parameters, by id."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = adam_state(optimizer, parameter)
@@ -68,7 +68,7 @@ def whole_shards(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> Ite
 
 
 def adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any]:
-    """The state of ``parameter``; Adam makes it in its first step, and this as Adam would."""
+    """The state of ``parameter``, created as Adam would in its first step, if it has none yet."""
     state: dict[str, Any] = optimizer.state[parameter]
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
@@ -78,7 +78,7 @@ def adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str,
 
 
 def updates_of(optimizer: torch.optim.Optimizer) -> int:
-    """The updates that the optimizer made, its bias correction's t."""
+    """The number of updates that the optimizer made: t of its bias correction."""
     return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
 

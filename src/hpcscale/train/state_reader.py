@@ -1,16 +1,9 @@
-"""Files of training state: written in one pass with their checksum, read in any pieces.
-
-A file is in the safetensors format; its tensors are named ``kind/parameter@start``. What a rank
-reads need not be what any rank wrote.
-"""
+"""Reading the files of training state, in any pieces: a rank need not read what a rank wrote."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,62 +13,17 @@ from torch import Tensor
 
 from hpcscale.errors import CheckpointError
 from hpcscale.train.state import KINDS, Shard
-
-_DTYPES = {"torch.float32": "F32", "torch.uint8": "U8"}
-_CHUNK = 1 << 24
+from hpcscale.train.state_writer import key_of
 
 
-def rank_file(rank: int) -> str:
-    return f"rank-{rank:05d}.safetensors"
-
-
-def key_of(kind: str, name: str, start: int) -> str:
-    return f"{kind}/{name}@{start}"
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write contiguous CPU tensors, float32 or uint8, and fsync; the file's SHA-256.
-
-    The bytes go out chunk by chunk, hashed on their way, and the interpreter is free meanwhile:
-    the safetensors package would copy them all and hold it.
-    """
-    digest = hashlib.sha256()
-    with open(path, "wb") as handle:
-        for piece in _pieces(tensors):
-            digest.update(piece)
-            handle.write(piece)
-        handle.flush()
-        os.fsync(handle.fileno())
-    return digest.hexdigest()
-
-
-def _pieces(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
-    header, end = {}, 0
-    for key, tensor in tensors.items():
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[key] = {
-            "dtype": _DTYPES[str(tensor.dtype)],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for tensor in tensors.values():
-        if tensor.numel():
-            values = memoryview(tensor.numpy().data).cast("B")
-            for at in range(0, len(values), _CHUNK):
-                yield values[at : at + _CHUNK]
-
-
-class SavedState:
+class StateReader:
     """The files of one checkpoint, memory-mapped. A context manager."""
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
         """Raises CheckpointError for a file that is missing or not whole."""
         self.folder = folder
         self._stack = ExitStack()
-        #: Of kind/parameter: where its stretches start and end, and which file holds them.
+        #: By kind/parameter: start and end of each stretch of it, and the file that holds it.
         self._places: dict[str, list[tuple[int, int, Any]]] = defaultdict(list)
         self._files: dict[str, Any] = {}
         for name in names:
@@ -96,13 +44,13 @@ class SavedState:
             places.sort(key=lambda place: place[0])
 
     def fill(self, shards: Iterable[Shard]) -> None:
-        """Write the saved values to the views of ``shards``. Raises as ``read_into``."""
+        """Copy the saved values into ``shards``. Raises as ``read_into``."""
         for shard in shards:
             for kind in KINDS:
                 self.read_into(kind, shard.name, shard.start, getattr(shard, kind))
 
     def read_into(self, kind: str, name: str, start: int, out: Tensor) -> None:
-        """Fill the flat ``out`` with the elements ``start`` and on of parameter ``name``.
+        """Fill the flat ``out`` with elements of parameter ``name``, from ``start`` on.
 
         Raises CheckpointError where an element is missing.
         """
@@ -124,11 +72,11 @@ class SavedState:
         return sum(stop - begin for begin, stop, _ in self._places.get(f"{kind}/{name}", ()))
 
     def tensor(self, file: str, key: str) -> Tensor | None:
-        """A tensor that is no part of a parameter; None where the file lacks it."""
+        """A tensor that is not of a parameter; None where the file lacks it."""
         opened = self._files[file]
         return opened.get_tensor(key) if key in opened.keys() else None  # noqa: SIM118
 
-    def __enter__(self) -> SavedState:
+    def __enter__(self) -> StateReader:
         return self
 
     def __exit__(self, *error: object) -> None:

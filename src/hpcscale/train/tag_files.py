@@ -17,6 +17,10 @@ def tag_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step_of(tag: str) -> int:
+    return int(tag.removeprefix("step-"))
+
+
 def tags_in(folder: Path) -> list[str]:
     """Complete tags in a folder of checkpoints, oldest first."""
     if not folder.is_dir():
@@ -26,12 +30,12 @@ def tags_in(folder: Path) -> list[str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Raises CheckpointError or TaskError where ``folder`` is no tag of this format."""
+    """Raises CheckpointError or TaskError where ``folder`` is not a tag of this format."""
     record: dict[str, Any] = read_json(folder / MANIFEST)
     if record.get("format") != FORMAT:
         raise CheckpointError(
-            f"{folder} has format {record.get('format', 0)}, and this version reads {FORMAT}; go "
-            "on with the version that wrote it"
+            f"{folder} has format {record.get('format', 0)}, and this version reads {FORMAT}; use "
+            "the version that wrote it"
         )
     return record
 
@@ -47,7 +51,7 @@ def broken_file(folder: Path, record: dict[str, Any], names: Sequence[str]) -> s
     return None
 
 
-def lasts(folder: Path) -> bool:
+def is_lasting(folder: Path) -> bool:
     """Whether the tag stays when later ones come."""
     try:
         return bool(read_json(folder / MANIFEST).get("lasting"))

@@ -1,4 +1,4 @@
-"""Checkpoints by hand: what one holds, the same state cut for other ranks, and its model."""
+"""Checkpoints as users handle them: inspect one, cut it for other ranks, export its model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from hpcscale.atomic import atomic_directory, write_json
 from hpcscale.errors import CheckpointError
 from hpcscale.model.build import build_from_config, load_model, save_model
 from hpcscale.train.state import KINDS
-from hpcscale.train.state_reader import SavedState, key_of, rank_file, write_tensors
+from hpcscale.train.state_reader import StateReader
+from hpcscale.train.state_writer import key_of, rank_file, write_tensors
 from hpcscale.train.tag_files import MANIFEST, broken_file, read_manifest, tags_in
 
 
 def find_tag(path: Path) -> Path:
-    """A tag itself, or the newest of a training's directory or of its ``checkpoints``.
+    """``path`` if it is a tag, else the newest tag in it or in its ``checkpoints``.
 
     Raises CheckpointError where there is none.
     """
@@ -34,17 +35,17 @@ def find_tag(path: Path) -> Path:
 
 
 def inspect(tag: Path) -> dict[str, Any]:
-    """The manifest, the bytes of the files, and ``problem``: what is wrong, or None."""
+    """The manifest, with ``bytes`` of the files and ``problem``: what is wrong, or None."""
     record = read_manifest(tag)
     problem = broken_file(tag, record, sorted(record["files"]))
     if problem is None:
-        with SavedState(tag, record["files"]) as saved:
+        with StateReader(tag, record["files"]) as saved:
             problem = _incomplete(record, saved)
     size = sum(path.stat().st_size for path in tag.iterdir())
     return {**record, "bytes": size, "problem": problem}
 
 
-def _incomplete(record: dict[str, Any], saved: SavedState) -> str | None:
+def _incomplete(record: dict[str, Any], saved: StateReader) -> str | None:
     for name, shape in record["parameters"].items():
         for kind in KINDS:
             there, due = saved.size(kind, name), torch.Size(shape).numel()
@@ -63,14 +64,14 @@ def _sound(tag: Path) -> dict[str, Any]:
 def convert(tag: Path, out: Path, world_size: int) -> None:
     """Write ``tag`` to ``out`` as ``world_size`` ranks of the torch engine would have.
 
-    A run needs no such thing to go on elsewhere. Each parameter is read by itself. Raises
+    No run needs this to resume on other ranks. One parameter is in memory at a time. Raises
     CheckpointError where the tag is broken or ``out`` exists.
     """
     _refuse_to_replace(out)
     record = _sound(tag)
     del record["bytes"], record["problem"]
     files = {}
-    with atomic_directory(out) as folder, SavedState(tag, record["files"]) as saved:
+    with atomic_directory(out) as folder, StateReader(tag, record["files"]) as saved:
         for rank in range(world_size):
             tensors = _share(record["parameters"], saved, rank, world_size)
             files[rank_file(rank)] = write_tensors(folder / rank_file(rank), tensors)
@@ -78,7 +79,7 @@ def convert(tag: Path, out: Path, world_size: int) -> None:
 
 
 def _share(
-    parameters: dict[str, list[int]], saved: SavedState, rank: int, world_size: int
+    parameters: dict[str, list[int]], saved: StateReader, rank: int, world_size: int
 ) -> dict[str, Tensor]:
     tensors = {}
     for name, shape in parameters.items():
@@ -92,15 +93,15 @@ def _share(
 
 
 def export(tag: Path, out: Path) -> None:
-    """Write the model of ``tag`` to ``out`` in Hugging Face format, tied weights tied again, and
-    load it from there to see that each weight came through.
+    """Write the model of ``tag`` to ``out`` in Hugging Face format, tied weights tied again, then
+    load it from there and compare each weight.
 
     Raises CheckpointError where the tag is broken or ``out`` exists.
     """
     _refuse_to_replace(out)
     record = _sound(tag)
     model = build_from_config(record["model"])
-    with SavedState(tag, record["files"]) as saved, torch.no_grad():
+    with StateReader(tag, record["files"]) as saved, torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in record["parameters"]:
                 saved.read_into("weight", name, 0, parameter.view(-1))

@@ -1,9 +1,12 @@
-"""Watching a run as it trains: snapshots and gradients are the work of watchers, not the loop's."""
+"""Watching a run as it trains: watchers take snapshots and gradients, so that the loop need not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
+
+from hpcscale.config.train import TrainConfig
+from hpcscale.errors import ConfigError
 
 if TYPE_CHECKING:
     from hpcscale.data.packing import Batch
@@ -13,30 +16,30 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """What ``train`` tells as it goes. All but ``before_pass`` are called by all ranks together.
+    """What ``train`` calls as it goes. All but ``before_pass`` are called by all ranks together.
 
     ``wants_positions``: the model is given position ids as [B, T] under every packing, so that
-    hooks on it hear of each row by itself.
+    hooks on the model see each row separately.
     """
 
     wants_positions: bool
 
     def started(self, engine: Engine, position: Position, plan: BatchPlan) -> None:
-        """The run goes on from ``position``: what an attempt wrote of later steps is done again."""
+        """The run starts at ``position``: later steps of an earlier attempt are done again."""
 
     def before_pass(self, batch: Batch, step_tokens: int, weightless: bool) -> None:
-        """``batch`` is run next, and its loss is the sum of its nll over ``step_tokens``, the
-        tokens of the global batch; ``weightless``: times 0."""
+        """``batch`` is run next; its loss is the sum of its nll divided by ``step_tokens``, the
+        tokens of the global batch. ``weightless``: times 0."""
 
     def after_step(self, position: Position, lr: float, engine: Engine) -> None:
         """The optimizer stepped with ``lr``, and the run is at ``position`` now."""
 
     def before_save(self, position: Position) -> None:
-        """The training state of ``position`` is saved next; what was written up to it must last."""
+        """The training state of ``position`` is saved next: make durable what belongs to it."""
 
 
 class Silent:
-    """A watcher of nothing; others overwrite what they care for."""
+    """A watcher that does nothing; subclasses override what they need."""
 
     wants_positions = False
 
@@ -54,7 +57,7 @@ class Silent:
 
 
 class Watchers:
-    """Several as one, told in their order."""
+    """Several watchers as one, called in their order; without any, nothing happens."""
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self.watchers = watchers
@@ -75,3 +78,21 @@ class Watchers:
     def before_save(self, position: Position) -> None:
         for watcher in self.watchers:
             watcher.before_save(position)
+
+
+def without_skips(config: TrainConfig) -> TrainConfig:
+    """``config`` for a run with watchers: it stops where loss or gradient are not finite.
+
+    Watchers take every step for an update with its own rate, which a skipped step is not.
+    """
+    return config.model_copy(update={"on_nonfinite": "stop"})
+
+
+def check_watched(config: TrainConfig) -> None:
+    """Raises ConfigError where a run with these settings may skip steps."""
+    if config.on_nonfinite == "skip":
+        raise ConfigError(
+            "train.on_nonfinite: skip is not for a run with watchers (snapshots, captured "
+            "gradients), which take every step for an update; write stop, or pass "
+            "`without_skips(config)`"
+        )

@@ -17,7 +17,7 @@ LIVE = 1_000_000_000
 
 
 def resolve_engine(config: TrainConfig, precision: str, gpu: bool) -> Literal["torch", "deepspeed"]:
-    """``auto``: DeepSpeed on GPUs, torch on CPUs, and torch for what DeepSpeed refuses there."""
+    """`auto`: DeepSpeed on GPUs, except for what it refuses; else torch."""
     if config.engine != "auto":
         return config.engine
     refused = config.model_copy(update={"engine": "deepspeed"}).engine_problem(precision)
@@ -34,11 +34,11 @@ def stages_of(engine: str, precision: str, offload: str) -> tuple[int, ...]:
 def deepspeed_config(
     config: TrainConfig, precision: str, world_size: int, parameters: int
 ) -> dict[str, Any]:
-    """The dict for ``deepspeed.initialize``; the optimizer is torch's, given beside it.
+    """The configuration for ``deepspeed.initialize``; the optimizer is torch's, passed separately.
 
-    ``config.zero`` is a number here; ``parameters`` are those of the model. Accumulation is 1: the
-    loop says which pass is a step's last, so that the last step of a budget may take fewer. At
-    stage 0 our engine clips, and DeepSpeed must not.
+    ``config.zero`` is a number here. ``parameters``: their number in the model. Accumulation is 1:
+    the loop tells DeepSpeed which pass is a step's last, so that the last step of a budget may have
+    fewer. At stage 0 our engine clips, and DeepSpeed must not.
     """
     assert config.zero != "auto"
     return {

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from hpcscale.config.train import TrainConfig
-from hpcscale.errors import TrainingError
+from hpcscale.errors import ConfigError, TrainingError
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.engine import adamw
 from hpcscale.train.guards import NONFINITE, SPIKES, Guard
 from hpcscale.train.schedule import Schedule
+from hpcscale.train.watch import without_skips
 from training import LENGTH, make_store, poisoned, prepare, run_ranks, settings_of, train_here
 
 #: 8 rows a step: rows of the steps 4 and 5, counted from 1.
@@ -89,8 +90,11 @@ def test_a_run_stops_where_it_may_skip_no_more(tmp_path: Path, poison: None, ski
 
 
 def test_a_watched_run_skips_nothing(tmp_path: Path, poison: None) -> None:
-    with pytest.raises(TrainingError, match="step 4:"):
+    with pytest.raises(ConfigError, match="on_nonfinite: skip is not for a run with watchers"):
         train_here(tmp_path / "run", skip=2, snapshots=2, **SETTINGS)
+    assert without_skips(TrainConfig(on_nonfinite="skip", lr=1.0)) == TrainConfig(lr=1.0)
+    with pytest.raises(TrainingError, match="step 4:"):
+        train_here(tmp_path / "run", snapshots=2, **SETTINGS)
 
 
 def test_skipping_goes_on_over_a_restart(tmp_path: Path, poison: None) -> None:
@@ -131,10 +135,10 @@ def test_one_ranks_bad_row_is_skipped_by_all(
 
 
 def guard(tmp_path: Path, precision: str = "fp32", **values: Any) -> Guard:
-    made = Guard(
-        TrainConfig(**values), precision, Ranks(), tmp_path, skip=False,
-        batch_of=lambda step: {"rows": [step, step + 1]},
-    )  # fmt: skip
+    def batch_of(step: int) -> dict[str, Any]:
+        return {"rows": [step, step + 1]}
+
+    made = Guard(TrainConfig(**values), precision, Ranks(), tmp_path, batch_of)
     made.resume(0, [])
     return made
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from hpcscale.cli.checkpoint import command
 from hpcscale.errors import CheckpointError, Preempted
 from hpcscale.model.build import load_model
-from hpcscale.train.state_reader import SavedState, write_tensors
+from hpcscale.train.state_reader import StateReader
+from hpcscale.train.state_writer import write_tensors
 from hpcscale.train.universal import convert, export, find_tag, inspect
 from training import make_store, train_here
 
@@ -58,13 +59,13 @@ def test_any_stretch_is_read_from_any_cut(tmp_path: Path) -> None:
     for number, (begin, end) in enumerate([(70, 100), (0, 33), (33, 70)]):
         names.append(f"file{number}")
         write_tensors(tmp_path / names[-1], {f"weight/x@{begin}": whole[begin:end].clone()})
-    with SavedState(tmp_path, names) as saved:
+    with StateReader(tmp_path, names) as saved:
         for begin, end in ((0, 100), (32, 34), (33, 70), (10, 95), (99, 100)):
             out = torch.empty(end - begin)
             saved.read_into("weight", "x", begin, out)
             assert torch.equal(out, whole[begin:end])
     gap = pytest.raises(CheckpointError, match="no weight of x from element 33 to 40")
-    with SavedState(tmp_path, names[:2]) as saved, gap:
+    with StateReader(tmp_path, names[:2]) as saved, gap:
         saved.read_into("weight", "x", 30, torch.empty(10))
 
 
