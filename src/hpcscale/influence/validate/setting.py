@@ -25,6 +25,8 @@ from hpcscale.model.build import load_model
 from hpcscale.model.forward import token_nll
 from hpcscale.train.distributed import Ranks
 from hpcscale.train.loop import train
+from hpcscale.train.options import Hooks, RunSetup
+from hpcscale.train.watch import Watcher, without_skips
 from hpcscale.types import Floats, Ints, Progress
 
 
@@ -101,14 +103,12 @@ class Setting:
     ) -> nn.Module:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        model = self.load()
-        watcher = None
+        model, config, watchers = self.load(), self.train, list[Watcher]()
         if intervals is not None:
-            watcher = Snapshots(out / "snapshots", model, self.train, intervals, self.ranks)
-        train(
-            model, stream, self.train, engine="torch", precision="fp32", seed=seed,
-            ranks=self.ranks, out=out, key=f"validation-{seed}", watcher=watcher,
-        )  # fmt: skip
+            config = without_skips(config)
+            watchers = [Snapshots(out / "snapshots", model, config, intervals, self.ranks)]
+        setup = RunSetup("torch", "fp32", seed, self.ranks, out, f"validation-{seed}")
+        train(model, stream, config, setup, Hooks(watchers=watchers))
         return model
 
     def scores(
