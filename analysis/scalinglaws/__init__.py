@@ -1,4 +1,4 @@
-"""Scaling laws of any table of losses: fits that say what they do not know, and figures.
+"""Scaling laws of any table of losses: fits with their uncertainty, and figures.
 
 ``analyse`` does all of it for a table or a finished sweep; ``Analysis`` holds the parts. The
 package knows nothing of hpcscale or torch.
@@ -24,7 +24,7 @@ __all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for; scipy and pandas take most of a second."""
+    """Import a name on first use, because scipy and pandas take most of a second to import."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

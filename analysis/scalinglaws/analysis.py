@@ -1,4 +1,4 @@
-"""An analysis: what was asked for, and each of its parts made once, when it is needed."""
+"""An analysis: the chosen options, and parts that are computed once, on first use."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from scalinglaws.study import Study, study
 class Options:
     """What a user can choose.
 
-    laws: names; empty for all that the data allow. columns: our names to those of the table.
+    laws: names; empty for all that the data allow. columns: from our names to the table's.
     base_loss: nats a token; None for the table's own. reference: the method that the others are
-    compared with; None for ``random``, or else the first. weights: ``none`` or ``seeds``.
-    holdout: largest budgets to forecast from the others.
+    compared with; None for ``random``, or else the first. weights: ``none`` or ``seeds``. holdout:
+    how many of the largest budgets to forecast from the others.
     """
 
     laws: tuple[str, ...] = ()
@@ -40,9 +40,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Analysis:
-    """source: a CSV, a frame, or a directory with ``results.csv`` and what lies beside it.
+    """The analysis of ``source``: a CSV, a frame, or the directory of a sweep's ``results.csv``.
 
-    Raises AnalysisError, once a part is asked for, where the data or the options do not allow it.
+    A part raises AnalysisError on first use where the data or the options do not allow it.
     """
 
     source: Path | str | pd.DataFrame
@@ -67,7 +67,7 @@ class Analysis:
 
     @cached_property
     def comparison(self) -> Comparison | None:
-        """None where there is but one method and none was asked to be compared with."""
+        """The comparison; None where there is only one method and no reference was asked for."""
         if len(self.study.methods) < 2 and self.options.reference is None:
             return None
         return compare(
@@ -85,12 +85,12 @@ class Analysis:
 
     @cached_property
     def held_out(self) -> pd.DataFrame | None:
-        """The hold-out that the options ask for."""
+        """The forecasts of held-out budgets; None where the options hold out none."""
         return holdout(self.study, self.options.holdout) if self.options.holdout else None
 
     @property
     def warnings(self) -> list[str]:
-        """What the reader should know of the data."""
+        """Warnings about the data, one sentence each."""
         return self.inputs.losses.warnings
 
     def need_comparison(self) -> Comparison:

@@ -1,4 +1,4 @@
-"""From an analysis to files."""
+"""Write the fits, tables, figures and report of an analysis."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def analyse(
 ) -> dict[str, Any]:
     """Write fits, tables, figures and ``report.html`` into ``out``.
 
-    options: those of ``Options``. A method or law that cannot be fitted is said to be so; the
-    others are not held up by it. Returns the summary, JSON-ready. Raises AnalysisError where
-    nothing can be analysed.
+    options: the fields of ``Options``. A method or law that cannot be fitted is reported and does
+    not stop the others. Returns the summary, JSON-ready. Raises AnalysisError where nothing can be
+    analysed.
     """
     analysis = source if isinstance(source, Analysis) else Analysis(source, Options(**options))
     write_fits(analysis, out, figure=False)
@@ -52,7 +52,7 @@ def _clear(folder: Path) -> None:
 
 
 def write_fits(analysis: Analysis, out: Path, figure: bool = True) -> list[Path]:
-    """Write ``fits.csv``, with a hold-out ``holdout.csv``, and the figure of losses and curves."""
+    """Write ``fits.csv``, ``holdout.csv`` if asked for, and the figure of losses and curves."""
     out.mkdir(parents=True, exist_ok=True)
     written = [out / FITS]
     parameters(analysis.study).to_csv(written[0], index=False)
@@ -70,13 +70,13 @@ def write_tables(analysis: Analysis, out: Path) -> list[Path]:
 
 
 def write_figures(analysis: Analysis, out: Path) -> tuple[list[Path], dict[str, str]]:
-    """Write every figure as PNG, PDF and SVG; also return what was not drawn, and why."""
+    """Write every figure as PNG, PDF and SVG; return the paths, and why others were not drawn."""
     drawing = draw(analysis)
     return _save(drawing, out), dict(drawing.skipped)
 
 
 def draw(analysis: Analysis, only: str | None = None) -> Drawing:
-    """All figures that the data allow, or the one of this name."""
+    """All figures that the data allow, or only the figure named ``only``."""
     inputs = analysis.inputs
     extras = {
         "trajectories": inputs.trajectories,
@@ -98,12 +98,12 @@ def _save(drawing: Drawing, out: Path) -> list[Path]:
 
 
 def sentences(analysis: Analysis) -> list[Sentence]:
-    """The verdict."""
+    """The sentences of the verdict."""
     return verdict(analysis.study, analysis.comparison, analysis.ahead)
 
 
 def summary(analysis: Analysis) -> dict[str, Any]:
-    """What was found, JSON-ready: verdict, warnings, law, and a line for each fit tried."""
+    """The results, JSON-ready: verdict, warnings, law, and one entry for each fit tried."""
     study = analysis.study
     formulas = {law.name: law.formula for law in study.laws}
     lines = [

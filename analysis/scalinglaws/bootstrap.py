@@ -1,16 +1,17 @@
 """Resampled fits: bands of curves, and intervals of anything that follows from them.
 
-Wild cluster bootstrap (Cameron, Gelbach and Miller 2008) with Webb's six-point weights: what a
-cluster's residuals say of the noise is multiplied by one random number, and the law fitted again.
-A cluster is a run, or all of a budget where the budgets' means scatter more than seeds explain.
-Clusters that carry the same label get the same number in every method: differences are paired.
+Wild cluster bootstrap (Cameron, Gelbach and Miller 2008) with Webb's six-point weights: the noise
+that a cluster's residuals show is multiplied by one random number, and the law is fitted again. A
+cluster is one run, or one whole budget where the means of budgets scatter more than the seeds
+explain. Clusters that carry the same label get the same number in every method: differences are
+paired.
 
-Few points make residuals too small and normal quantiles too narrow. A cluster's residuals are
-therefore those of the fit without it (the jackknife's, CR3), single points' are mixed with those of
-points drawn at random, for one residual says little of its own variance; and each draw's are scaled
-by sqrt(degrees / chi2 draw), so that quantiles of the draws are Student's t, whatever is computed
-from them. All of it is linear in the residuals: what methods have in common cancels in their
-differences. docs/analysis.md shows the coverage.
+Few points make residuals too small and normal quantiles too narrow. There are three corrections.
+The residuals of a cluster are those of the fit without it (the jackknife's, CR3). Those of a single
+point are mixed with those of points drawn at random, because one residual says little about its own
+variance. Each draw is scaled by sqrt(degrees / chi2 draw), so that quantiles of the draws are
+Student's t, whatever is computed from them. All of this is linear in the residuals: what methods
+have in common cancels in their differences. docs/analysis.md shows the coverage.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Draws:
 
 
 def quantiles(values: Floats, confidence: float = _CONFIDENCE) -> tuple[Floats, Floats]:
-    """The interval's two ends over the first axis; infinite draws count as what they are."""
+    """The interval's two ends over the first axis; infinite draws count as infinite values."""
     tail = (1 - confidence) / 2
     low = np.quantile(values, tail, axis=0, method="lower")
     high = np.quantile(values, 1 - tail, axis=0, method="higher")
@@ -74,9 +75,9 @@ def wild(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Draws]:
-    """Refits of each fit to losses made of its curve and its residuals, with shared multipliers.
+    """Refit each fit to its curve plus its residuals, with multipliers that all fits share.
 
-    clusters: for each fit a label a point [n]; the same label in two fits gets the same draws.
+    clusters: for each fit, one label per point [n]; one label has the same draws in all fits.
     """
     rng = np.random.default_rng(seed)
     labels = sorted({label for each in clusters.values() for label in each})

@@ -1,6 +1,6 @@
-"""The reproducibility checklist of (Mis)fitting (Li et al. 2025), as far as a program knows it.
+"""The reproducibility checklist of (Mis)fitting (Li et al. 2025), filled in by the program.
 
-What was not recorded is said to be so: an empty answer is for the authors to fill in.
+An answer that was not recorded says so; the authors have to fill it in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COLUMNS = ["part", "question", "answer"]
 
 
 def checklist(study: Study, inputs: Inputs, holdout: int = 0) -> pd.DataFrame:
-    """Rows of part, question, answer. ``holdout``: budgets that a forecast left out."""
+    """Rows of part, question, answer. ``holdout``: how many budgets were held out."""
     setting = _Setting(inputs.setting or {})
     rows = [
         *(("form", *row) for row in _form(study)),
@@ -133,7 +133,7 @@ def _training(study: Study, setting: _Setting) -> list[tuple[str, str]]:
                 precision="training.precision", engine="training.engine", ZeRO="training.zero"
             ),
         ),
-        ("How were hyper-parameters chosen?", "for the authors to say"),
+        ("How were hyper-parameters chosen?", "the authors have to answer"),
         (
             "On what hardware?",
             setting.join(
@@ -181,7 +181,7 @@ def _data(inputs: Inputs, setting: _Setting) -> list[tuple[str, str]]:
         ("Which checkpoints are used?", setting.text("training.checkpoints_used")),
         ("How many seeds?", spread),
         ("Is anything smoothed or interpolated?", "no"),
-        ("Where do the numbers lie?", inputs.source),
+        ("Where are the numbers?", inputs.source),
     ]
 
 
@@ -239,8 +239,8 @@ def _fitting(study: Study, holdout: int) -> list[tuple[str, str]]:
         ),
         (
             "How is extrapolation tested?",
-            f"the {holdout} largest budgets forecast from the others"
+            f"the {holdout} largest budgets are forecast from the others"
             if holdout
-            else "the largest budget forecast from the others; each left out in turn",
+            else "the largest budget is forecast from the others; each budget is left out in turn",
         ),
     ]

@@ -1,8 +1,8 @@
 """Rows of a table of losses that cannot be used, each with the reason.
 
-A check takes the rows that the checks before it left; their columns are those that ``read_losses``
-knows, ``where``, the place of a row in the user's table, and ``given_tokens`` and ``given_loss``,
-what stood there.
+A check takes the rows that earlier checks kept. Their columns are those that ``read_losses`` knows;
+``where``, the place of a row in the user's table; and ``given_tokens`` and ``given_loss``, the
+values as the user wrote them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scalinglaws.laws import Floats
 
 #: What makes one cell, with its loss.
 CELL = ("method", "tokens", "seed", "model_size", "domain")
-#: Of these, rows are points of one curve.
+#: Rows that agree in these are points of one curve.
 CURVE = ("method", "model_size", "domain")
 #: Token counts this close, relatively, are one budget.
 SAME_BUDGET = 0.005
@@ -25,7 +25,7 @@ SAME_BUDGET = 0.005
 _FAR = 0.05
 #: ... and this many standard deviations of seeds (1.4826 times the median absolute deviation).
 _DEVIATIONS = 10.0
-#: What a cell without other seeds may be above its neighbours: real losses off the training
+#: How far a cell without other seeds may be above its neighbours: real losses off the training
 #: domain jump by a fifth (Gadre et al. 2024, code after C4).
 _FAR_ALONE = 0.25
 #: What the loss may rise from the second smallest budget to the smallest, in steps of the next.
@@ -35,14 +35,14 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Fault:
-    """Rows to leave out, by index, with the reason; what they have in common, and the way out."""
+    """Rows to leave out, by index, with the reason; what they have in common, and the remedy."""
 
     what: str
     remedy: str
     reasons: dict[int, str] = field(default_factory=dict)
 
     def warning(self, frame: pd.DataFrame) -> str:
-        """One sentence for all of them, the first few named."""
+        """One sentence about all of them, which names the first few."""
         shown = [
             f"{name_of(frame.loc[index])}: {reason}"
             for index, reason in list(self.reasons.items())[:_SHOWN]
@@ -81,9 +81,9 @@ def groups(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[Hashable
 def incomplete(frame: pd.DataFrame) -> Fault:
     """Rows without a method, a count of tokens, or a finite loss."""
     reasons = dict.fromkeys(frame.index[frame["method"] == ""], "it names no method")
-    for name, doubt in (("tokens", "is no count"), ("loss", "is no loss: diverged?")):
+    for name, problem in (("tokens", "is not a count"), ("loss", "is not a loss: diverged?")):
         bad = frame[~np.isfinite(frame[name])]
-        reasons |= {index: f"`{given}` {doubt}" for index, given in bad[f"given_{name}"].items()}
+        reasons |= {index: f"`{given}` {problem}" for index, given in bad[f"given_{name}"].items()}
     return Fault(
         "without a method, a count of tokens or a finite loss",
         "fill them in, or run the cells again",
@@ -92,7 +92,7 @@ def incomplete(frame: pd.DataFrame) -> Fault:
 
 
 def not_positive(frame: pd.DataFrame) -> Fault:
-    """Rows with a loss or tokens of 0 or less; a law of powers has none."""
+    """Rows with a loss or tokens of 0 or less, which a power law cannot have."""
     reasons = {
         index: f"{name} is {value:g}"
         for name in ("tokens", "loss")
@@ -112,7 +112,7 @@ def more_unique_than_total(frame: pd.DataFrame) -> Fault:
         for index, row in frame[more].iterrows()
     }
     swapped = (
-        "no row is the other way about, so the two columns look swapped: exchange them with "
+        "no row has fewer unique tokens, so the two columns look swapped: exchange them with "
         "--columns tokens=unique_tokens,unique_tokens=tokens"
     )
     return Fault(
@@ -123,18 +123,18 @@ def more_unique_than_total(frame: pd.DataFrame) -> Fault:
 
 
 def repeated(frame: pd.DataFrame) -> Fault:
-    """Cells that stand more than once with one loss, the first apart."""
+    """Rows that repeat an earlier row, with the same loss."""
     reasons = {
         index: f"the same as {part['where'].iloc[0]}"
         for part in _copies(frame)
         for index in part.index[1:]
         if part["loss"].nunique() == 1
     }
-    return Fault("that stand there already", "the first of each was kept", reasons)
+    return Fault("that repeat an earlier row", "the first of each was kept", reasons)
 
 
 def conflicting(frame: pd.DataFrame) -> Fault:
-    """Cells that stand more than once with different losses: nothing tells which is right."""
+    """Cells that occur more than once, with different losses: none is known to be right."""
     reasons: dict[int, str] = {}
     for part in _copies(frame):
         if part["loss"].nunique() > 1:
@@ -145,7 +145,7 @@ def conflicting(frame: pd.DataFrame) -> Fault:
             reasons |= dict.fromkeys(part.index, f"one cell with the losses {values}")
     return Fault(
         "of cells with more than one loss",
-        "keep the right one of each, or give repeats seeds of their own",
+        "keep the right one of each, or give each repeat its own seed",
         reasons,
     )
 
@@ -162,9 +162,9 @@ def _copies(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
 def diverged(frame: pd.DataFrame) -> Fault:
     """Cells far above both the other seeds of their budget and the budgets beside it.
 
-    Far is 5 %, and 10 robust standard deviations of seeds; 25 % for a cell that is the only seed.
-    Only what stands out from a curve that falls otherwise is left out: getting worse with tokens
-    is a result.
+    Far means by 5 % and by 10 robust standard deviations of seeds, or by 25 % for a cell that is
+    the only seed. Only a cell that stands out from an otherwise falling curve is left out: a loss
+    that rises with tokens is a result.
     """
     frame = frame.assign(budget=budgets(frame["tokens"]))
     far = max(_FAR, _DEVIATIONS * _seed_deviation(frame))
@@ -226,9 +226,9 @@ def _beside(x: Floats, y: Floats) -> Floats:
 
 
 def budgets(tokens: pd.Series[float]) -> pd.Series[float]:
-    """The nominal budget of each count: of those within 0.5 % of the least, the commonest.
+    """The nominal budget of each count of tokens: counts within 0.5 % of the least are one budget.
 
-    Of equally common ones, the one with the fewest digits.
+    It is the commonest of them, and of equally common ones that with the fewest digits.
     """
     common = tokens.value_counts()
     levels: dict[float, float] = {}

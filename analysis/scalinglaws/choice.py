@@ -1,4 +1,4 @@
-"""Which law the data speak for: AICc, leave-one-budget-out and hold-out errors side by side."""
+"""Which law the data support: AICc, leave-one-budget-out and hold-out errors side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSE = 7.0
 
 
 def aicc(fit: Fit) -> float:
-    """Akaike's criterion for small samples (Hurvich and Tsai 1989), the variance counted.
+    """Akaike's criterion for small samples (Hurvich and Tsai 1989); the variance is a parameter.
 
     Infinite where there are too few points for it.
     """
@@ -83,8 +83,9 @@ def extrapolation(fit: Fit, budgets: int = 1) -> float:
 class Choice:
     """table: method, law, parameters, aicc, delta_aicc, leave_one_out (nats), holdout (share).
 
-    law: fits every method that any law fits, with the least AICc in sum; the first law asked for
-    where others are no better. told_apart: whether AICc sets it off from the second.
+    law: of the laws that fit every method that any law fits, the one with the least summed AICc;
+    the first law asked for where others are not better. told_apart: whether AICc separates it from
+    the second best.
     """
 
     law: str | None
@@ -94,7 +95,7 @@ class Choice:
 
 
 def choose(fits: Mapping[str, Mapping[str, Fit]], laws: Sequence[Law]) -> Choice:
-    """Compare laws over methods. A law that did not converge for a method is no candidate."""
+    """Compare laws over methods. A law that did not converge for a method is not a candidate."""
     rows = [
         {
             "method": method,

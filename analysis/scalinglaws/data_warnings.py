@@ -1,4 +1,4 @@
-"""What looks wrong in a table of losses, though every row of it can be used."""
+"""What looks wrong in a table of losses, although every row of it can be used."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _GAP = 1000.0
 _SHOWN = 3
 
 
-def doubts(frame: pd.DataFrame) -> list[str]:
-    """A sentence each. ``frame`` is that of ``Losses``, its ``budget`` included."""
+def warnings_of(frame: pd.DataFrame) -> list[str]:
+    """One sentence for each problem. ``frame`` is that of ``Losses``, with its ``budget``."""
     checks = (_single_budget, _rising, _unpaired, _perplexities, _units_of_loss, _units_of_tokens)
     return [line for check in checks for line in check(frame)]
 
@@ -31,8 +31,8 @@ def _single_budget(frame: pd.DataFrame) -> Iterator[str]:
     for method, part in frame.groupby("method", sort=False):
         if part["budget"].nunique() == 1:
             yield (
-                f"{method} has one budget, {part['budget'].iloc[0]:,.0f} tokens; no curve goes "
-                "through one point: run 2 more budgets"
+                f"{method} has one budget, {part['budget'].iloc[0]:,.0f} tokens; a curve needs "
+                "more: run 2 more budgets"
             )
 
 
@@ -55,7 +55,7 @@ def _said(key: object) -> str:
 def _unpaired(frame: pd.DataFrame) -> Iterator[str]:
     """Cells that one method has and another lacks; comparisons pair the rest."""
     names = present(frame, ("budget", "seed", "model_size", "domain"))
-    # NaN is no value of its own: two would not be one cell.
+    # NaN is not equal to itself: two of them would not be one cell.
     known = frame[names].astype(object).where(frame[names].notna(), None)
     cells = pd.Series(list(known.itertuples(index=False, name=None)), frame.index)
     every = list(dict.fromkeys(cells))
@@ -69,7 +69,7 @@ def _unpaired(frame: pd.DataFrame) -> Iterator[str]:
         more = f"; and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
         yield (
             f"the methods do not have the same cells ({'; '.join(lacking[:_SHOWN])}{more}); "
-            "comparisons in pairs use those that both have: run the missing ones"
+            "paired comparisons use those that both have: run the missing ones"
         )
 
 
@@ -94,7 +94,7 @@ def _units_of_loss(frame: pd.DataFrame) -> Iterator[str]:
         if _all_close(high / low, _BITS):
             yield (
                 f"the losses of {b} are {np.median(high / low):.3f} times those of {a} at every "
-                "budget, as bits are of nats (1.443); give all in nats a token"
+                "budget, the ratio of bits to nats (1.443); give all in nats a token"
             )
         elif (
             np.median(high) <= _MOST_NATS

@@ -1,4 +1,4 @@
-"""What is planned, to be found, and known beforehand: grid, effect, noise, curve."""
+"""The inputs of a plan: its grid, the effect to find, the noise, the reference's curve."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REDUCIBLE, EXPONENT = 0.45, 0.3
 
 @dataclass(frozen=True)
 class Noise:
-    """sd: of the loss over seeds, nats. correlation: of two methods' losses at the same seed.
+    """The noise of a loss. sd: over seeds, nats. correlation: of two methods at the same seed.
 
     degrees: of freedom behind the sd; None where it was not measured.
     """
@@ -41,7 +41,7 @@ class Noise:
         return float(self.sd * np.sqrt(2 * (1 - self.correlation)))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Of a measured sd, by the chi-square distribution."""
+        """The interval of a measured sd, in nats, by the chi-square distribution."""
         if self.degrees is None:
             return self.sd, self.sd
         tail = (1 - confidence) / 2
@@ -53,7 +53,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Design:
-    """budgets in tokens; seeds a cell; methods, one of which is the reference."""
+    """A planned grid: budgets in tokens; seeds a cell; methods, one of which is the reference."""
 
     budgets: tuple[float, ...]
     seeds: int = 3
@@ -65,7 +65,7 @@ class Design:
         _must(len(self.budgets) > 0, "budgets", self.budgets, "one or more counts of tokens")
         for budget in self.budgets:
             _must(np.isfinite(budget) and budget > 0, "budget", budget, "tokens above zero")
-        _must(len(set(self.budgets)) == len(self.budgets), "budgets", self.budgets, "each once")
+        _must(len(set(self.budgets)) == len(self.budgets), "budgets", self.budgets, "all different")
         _must(self.seeds >= 1, "seeds", self.seeds, "1 or more")
         _must(self.methods >= 1, "methods", self.methods, "1 or more")
         _must(0 < self.confidence < 1, "confidence", self.confidence, "between 0 and 1")
@@ -99,7 +99,7 @@ class Effect:
 
     def __post_init__(self) -> None:
         if (self.nats is None) == (self.multiplier is None):
-            raise AnalysisError("say the effect in nats or as a token multiplier, one of the two")
+            raise AnalysisError("give the effect either in nats or as a token multiplier")
         if self.nats is not None:
             _must(np.isfinite(self.nats) and self.nats > 0, "effect", self.nats, "nats above zero")
         if self.multiplier is not None:
@@ -110,7 +110,7 @@ class Effect:
         return f"{self.nats:g} nats" if self.nats else f"{self.multiplier:g} x tokens"
 
     def at(self, tokens: Floats, curve: Fit) -> Floats:
-        """In nats [b] at each budget; a multiplier by the reference's curve."""
+        """The effect in nats [b] at each budget; the reference's curve converts a multiplier."""
         if self.nats is not None:
             return np.full(len(tokens), self.nats)
         assert self.multiplier is not None
@@ -127,7 +127,7 @@ def assumed_curve(
 ) -> Fit:
     """The power law that is ``reducible`` nats above its floor at the smallest budget.
 
-    The floor plays no part in any comparison.
+    The floor has no influence on any comparison.
     """
     _must(np.isfinite(reducible) and reducible > 0, "reducible loss", reducible, "nats above zero")
     _must(0.01 <= exponent <= 3, "exponent", exponent, "from 0.01 to 3")

@@ -10,7 +10,7 @@ from scalinglaws.laws import Floats
 
 
 def residual_tests(fit: Fit) -> dict[str, float]:
-    """P values; a test that the design does not allow is not there.
+    """P values by test; a test that the design does not allow is left out.
 
     lack_of_fit: F test of budget means against the spread of seeds (Draper and Smith 1998, 2.1);
     spread_with_tokens: Breusch and Pagan (1979) against log tokens, Koenker's form; normality:

@@ -1,5 +1,5 @@
-"""What can be wrong with a table of losses."""
+"""The error of the analysis."""
 
 
 class AnalysisError(ValueError):
-    """The data or the request does not allow an answer; the message says what would."""
+    """The data or the request does not allow an answer; the message says what to change."""

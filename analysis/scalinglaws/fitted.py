@@ -18,8 +18,8 @@ class Diagnostics:
     """How the optimum was reached.
 
     gradient: largest cosine between residuals and tangents, 0 at an optimum. agreeing: share of
-    starts that reached it. condition: of the tangents scaled to length 1. moved: of the starts
-    that reached it, the farthest that one went, in logarithms of shapes.
+    starts that reached it. condition: of the tangents scaled to length 1. moved: the largest
+    distance from such a start to it, in logarithms of shapes.
     """
 
     gradient: float
@@ -32,10 +32,10 @@ class Diagnostics:
 
 @dataclass(frozen=True)
 class Fit:
-    """A law fitted to points. ``estimates`` and ``intervals`` go by the formula's names.
+    """A law fitted to points. Keys of ``estimates`` and ``intervals`` are the formula's names.
 
-    objective: sum of squared residuals (nats^2), or of Huber's loss. An interval's end is infinite
-    where the data put none.
+    objective: sum of squared residuals (nats^2), or of Huber's loss. An end of an interval is
+    infinite where the data do not bound it.
     """
 
     law: Law
@@ -60,12 +60,12 @@ class Fit:
 
     @property
     def degrees(self) -> int:
-        """Degrees of freedom that are left for the residuals."""
+        """Degrees of freedom of the residuals."""
         return self.points - self.free_parameters
 
     @property
     def residual_sd(self) -> float:
-        """In nats, free of the parameters' share; NaN without degrees of freedom."""
+        """Residual standard deviation in nats, by degrees of freedom; NaN without any."""
         if self.degrees <= 0:
             return float("nan")
         actual = self.problem.losses - self.predict(self.problem.x)
@@ -93,7 +93,7 @@ class Fit:
             return f"the optimizer did not converge (gradient {told.gradient:.1e})"
         if not self.identified:
             loose = [name for name, ends in self.intervals.items() if not np.isfinite(ends).all()]
-            return f"converged, but the data leave {', '.join(loose)} open: no end to the interval"
+            return f"converged, but the data do not bound {', '.join(loose)}: open interval"
         return "converged and identified"
 
     def predict(self, x: Points | Floats) -> Floats:
@@ -104,7 +104,7 @@ class Fit:
 
 
 def tangents(fit: Fit, x: Points) -> Floats:
-    """Of the curve at ``x`` in the amplitudes and the log shapes: [m, k + p]."""
+    """Derivatives [m, k + p] of the curve at ``x`` by the amplitudes and the log shapes."""
     problem = Problem(fit.law, x, np.zeros(len(x)), None, fit.problem.held)
     _, terms = problem.terms(fit.logs[None])
     parts = [terms[0]]

@@ -1,4 +1,4 @@
-"""What the laws foresee beyond the data, and beyond part of the data."""
+"""Forecasts of the laws beyond the data, and beyond part of the data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def forecasts(study: Study, factor: float = FACTOR) -> pd.DataFrame:
 def holdout(study: Study, count: int) -> pd.DataFrame:
     """Each method's ``count`` largest budgets, forecast by each law from the smaller ones.
 
-    loss is the mean over a budget's cells, predicted that of the curve, ci_low and ci_high its
+    loss is the mean over a budget's cells, predicted is the curve's, ci_low and ci_high are its
     band. Raises AnalysisError where a method has no more budgets than are held out, or no law can
     be fitted to the rest.
     """
@@ -45,15 +45,13 @@ def holdout(study: Study, count: int) -> pd.DataFrame:
         budgets = np.unique(frame["budget"])
         if len(budgets) <= count:
             raise AnalysisError(
-                f"{method} has {len(budgets)} budgets, of which {count} cannot be held out"
+                f"{method} has {len(budgets)} budgets, so {count} cannot be held out; take fewer"
             )
         kept = (frame["budget"] < budgets[-count]).to_numpy()
         for fit in by_law.values():
             rows += _held_out(study, method, fit, kept)
     if not rows:
-        raise AnalysisError(
-            f"no law can be fitted to what is left without the {count} largest budgets"
-        )
+        raise AnalysisError(f"no law can be fitted without the {count} largest budgets; take fewer")
     return pd.DataFrame(rows, columns=HOLDOUT)
 
 

@@ -1,4 +1,4 @@
-"""Huber's loss on the logarithm of the loss, as Hoffmann et al. 2022 fit: all parameters at once.
+"""Huber's loss on the logarithm of the loss, in all parameters at once (Hoffmann et al. 2022).
 
 The objective is the sum (not the mean: a mean lets optimizers stop early) over points of
 huber_delta(log curve - log loss), with huber(r) = r^2 / 2 up to delta and delta (|r| - delta / 2)
@@ -20,7 +20,7 @@ _ITERATIONS = 200
 _STEP = 1e-5
 _FLAT = 1e-9
 _STALLED = 1e-13
-#: Logarithms of amplitudes stay within this of 0; an amplitude of exp(-60) is none.
+#: Logarithms of amplitudes stay within this of 0; an amplitude of exp(-60) is zero.
 _AMPLITUDES = 60.0
 
 
@@ -41,7 +41,7 @@ def start_from(problem: Problem, logs: Floats) -> Floats:
 def minimise_from(problem: Problem, logs: Floats, delta: float = DELTA) -> Minimum:
     """The minimum that each start of log shapes [R, p] leads to, by way of least squares.
 
-    Starts that least squares brings to the same place go on as one.
+    Starts that least squares brings to the same place continue as one.
     """
     begun = start_from(problem, logs)
     _, first, back = np.unique(begun.round(6), axis=0, return_index=True, return_inverse=True)
@@ -102,7 +102,7 @@ def _objective(problem: Problem, theta: Floats, delta: float) -> Floats:
 
 
 def _slopes(problem: Problem, theta: Floats) -> Floats:
-    """Of the curve in the logarithms of all parameters: [R, n, k + p]."""
+    """Derivatives [R, n, k + p] of the curve by the logarithms of all parameters."""
     count = len(problem.law.amplitudes)
     _, terms = problem.terms(theta[:, count:])
     parts = [terms * np.exp(theta[:, None, :count])]

@@ -1,4 +1,4 @@
-"""What an analysis starts from: a table of losses, and what a sweep has written beside it."""
+"""The inputs of an analysis: a table of losses, and the files that a sweep wrote beside it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RESULTS, DOMAINS, SETTING = "results.csv", "results-domains.csv", "setting.json"
 
 @dataclass(frozen=True)
 class Inputs:
-    """Checked losses, and where a sweep left them: what cells, domains, costs and curves say.
+    """Checked losses, and a sweep's cells, domains, costs and curves where it wrote them.
 
-    results: the table as it stands, with the columns that the analysis does not know. domains:
-    method, tokens, seed, domain, loss, base_loss. Frames that are not there are None.
+    results: the whole table, with the columns that the analysis does not know. domains: method,
+    tokens, seed, domain, loss, base_loss. A frame without a file is None.
     """
 
     losses: Losses
@@ -41,10 +41,10 @@ def read_inputs(
     base_loss: float | None = None,
     keep_outliers: bool = False,
 ) -> Inputs:
-    """Read a CSV, a frame, or a directory with ``results.csv`` and what a sweep wrote beside it.
+    """Read a CSV, a frame, or a directory with ``results.csv`` and a sweep's files beside it.
 
-    base_loss: the base model's, in nats a token; default: that of the table's column of this
-    name, where all rows agree. Raises AnalysisError where nothing can be read.
+    base_loss: the base model's, in nats a token; default: the table's column of this name, where
+    all rows agree. Raises AnalysisError where nothing can be read.
     """
     if isinstance(source, pd.DataFrame):
         return _of_table(source, columns, base_loss, keep_outliers, "a table")
@@ -83,8 +83,8 @@ def _of_table(
 def _split(losses: Losses) -> tuple[Losses, pd.DataFrame | None]:
     """Losses over everything, and those by domain, of a table that has a column ``domain``.
 
-    Rows without a domain are over everything; where there are none, the plain mean over domains
-    is taken and said.
+    Rows without a domain are over everything; where there are none, the plain mean over domains is
+    used, with a warning.
     """
     frame = losses.frame
     if "domain" not in frame:
@@ -100,10 +100,12 @@ def _split(losses: Losses) -> tuple[Losses, pd.DataFrame | None]:
         complete = grouped.transform("count") == count
         whole = domains[complete].groupby(keys, sort=False, dropna=False)["loss"].mean()
         whole = whole.reset_index()
-        said = f"no row is over all domains: the plain mean of the {count} domains stands for it"
+        said = f"no row is over all domains: the plain mean of the {count} domains is used"
         losses = replace(losses, warnings=[*losses.warnings, said])
         if whole.empty:
-            raise AnalysisError(f"no cell has all {count} domains, so there is no loss over all")
+            raise AnalysisError(
+                f"no cell has all {count} domains: none has a loss over all of them"
+            )
     return replace(losses, frame=whole.reset_index(drop=True)), domains.reset_index(drop=True)
 
 
@@ -113,7 +115,7 @@ def _setting(path: Path) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise AnalysisError(f"{path} is no JSON object ({error}); run the sweep again") from None
+        raise AnalysisError(f"{path} is not a JSON object ({error}); run the sweep again") from None
 
 
 def _frame(path: Path) -> pd.DataFrame | None:

@@ -43,7 +43,7 @@ class Points:
         return Points(tokens, size, None if self.unique_tokens is None else tokens)
 
     def given(self) -> list[tuple[str, Floats]]:
-        """Names and values of the variables that are there."""
+        """Names and values of the variables that are given."""
         pairs = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return [(name, values) for name, values in pairs if values is not None]
 
@@ -71,7 +71,7 @@ class Law(ABC):
     amplitudes: tuple[str, ...]
     #: Distinct budgets below which the parameters cannot be told apart.
     min_budgets: int = 3
-    #: Variables that must be there beside the tokens.
+    #: Variables that the law needs besides the tokens.
     needs: ClassVar[tuple[str, ...]] = ()
     offset_in: ClassVar[tuple[str, ...]] = ("E",)
     efficiency_in: ClassVar[tuple[str, ...]] = ("B",)
@@ -121,7 +121,7 @@ class Power(Law):
 
 
 class Rectified(Law):
-    """From the base model's loss L0 down to E, half of the way at D0; L0 measured or free."""
+    """From the base model's loss L0 down to E, halfway at D0; L0 is measured or fitted."""
 
     name = "rectified"
     formula = "L(D) = E + (L0 - E) / (1 + (D / D0)^beta)"
@@ -152,7 +152,7 @@ class Rectified(Law):
 
 
 class Transfer(Law):
-    """Pretraining counts as Deff further tokens of the new data."""
+    """Pretraining counts as Deff additional tokens of the new data."""
 
     name = "transfer"
     formula = "L(D) = E + B (D + Deff)^-beta"
@@ -169,7 +169,7 @@ class Transfer(Law):
 
 
 class Chinchilla(Law):
-    """Model size and tokens, additive."""
+    """The sum of a term in the model size and a term in the tokens."""
 
     name = "chinchilla"
     formula = "L(N, D) = E + A N^-alpha + B D^-beta"
@@ -187,7 +187,7 @@ class Chinchilla(Law):
 
 
 class DataConstrained(Law):
-    """Repeats are worth less each epoch, by Rstar; the model size is the same everywhere."""
+    """Repeats are worth less each epoch, at a rate set by Rstar; all models have one size."""
 
     name = "data-constrained"
     formula = "L(D) = E + B D'^-beta, D' = U + U Rstar (1 - exp(-(D/U - 1) / Rstar))"
@@ -230,7 +230,7 @@ class Broken(Law):
         return 0.0, {"E": 1.0, "B": np.exp(-beta * np.log(x.tokens) - gamma * width * bend)}
 
 
-#: By the name that the command line and fits.csv use.
+#: Laws by the name that the command line and fits.csv use.
 LAWS: dict[str, type[Law]] = {
     law.name: law for law in (Rectified, Power, Transfer, Chinchilla, DataConstrained, Broken)
 }
@@ -249,19 +249,19 @@ def find_law(name: str) -> type[Law]:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise AnalysisError(
-            f"there is no law `{name}`; known: {', '.join(LAWS)}; one of your own is MODULE:CLASS"
+            f"there is no law `{name}`; known: {', '.join(LAWS)}; name your own as MODULE:CLASS"
         )
     try:
         law = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise AnalysisError(f"the law `{name}` cannot be imported: {error}") from None
     if not (isinstance(law, type) and issubclass(law, Law)):
-        raise AnalysisError(f"`{name}` is no subclass of scalinglaws.laws.Law")
+        raise AnalysisError(f"`{name}` is not a subclass of scalinglaws.laws.Law")
     return law
 
 
 def make_laws(names: Sequence[str] | None, x: Points, base_loss: float | None) -> list[Law]:
-    """Instances of the laws of these names; without names, all for which the data are there.
+    """Instances of the laws of these names; by default of all whose variables the data have.
 
     The base model's loss makes L0 a measurement; without it, L0 is fitted.
     """

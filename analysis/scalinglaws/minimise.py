@@ -18,7 +18,7 @@ _STEP = 1e-5
 _A_SIDE, _SPREAD = 8, 128
 #: Cosine between residuals and tangent below which an optimum is reached to rounding.
 _FLAT = 1e-9
-#: A row stops as well once a step gained less than this part of its objective.
+#: A row also stops once a step gains less than this part of its objective.
 _STALLED = 1e-13
 _AT_BOUND = 1e-6
 
@@ -27,8 +27,8 @@ _AT_BOUND = 1e-6
 class Minimum:
     """Each row's minimum: log shapes [R, p], amplitudes [R, k], objective [R], gradient [R].
 
-    gradient: the largest cosine between the residuals and the tangents; 0 at an optimum.
-    moved: how far the log shapes went from their start.
+    gradient: the largest cosine between the residuals and the tangents; 0 at an optimum. moved: the
+    distance of the log shapes from their start.
     """
 
     logs: Floats
@@ -111,7 +111,7 @@ def _blocked(problem: Problem, logs: Floats, slope: Floats) -> npt.NDArray[np.bo
 
 
 def jacobian(problem: Problem, logs: Floats) -> Floats:
-    """Of the projected residuals, by central differences in the log shapes: [R, n, p]."""
+    """Jacobian [R, n, p] of the projected residuals, by central differences in the log shapes."""
     parts = np.empty((len(logs), len(problem.x), logs.shape[1]))
     for index in range(logs.shape[1]):
         shift = np.zeros(logs.shape[1])
@@ -122,7 +122,7 @@ def jacobian(problem: Problem, logs: Floats) -> Floats:
 
 
 def bounds_hit(problem: Problem, logs: Floats, amplitudes: Floats) -> tuple[str, ...]:
-    """Parameters of one row that ended at a bound; a floor of zero is an answer, not a failure."""
+    """Parameters of one row that ended at a bound; a floor of zero does not count."""
     low, high = problem.bounds
     shapes = [
         shape.name

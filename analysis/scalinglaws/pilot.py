@@ -1,4 +1,4 @@
-"""What an earlier sweep says for planning the next: its noise, and the reference's curve."""
+"""What a plan takes from an earlier sweep: its noise, and the reference's curve."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from scalinglaws.laws import Law, Power, Rectified
 from scalinglaws.read import Losses
 from scalinglaws.study import points_of
 
-#: Degrees of freedom below which a correlation is chance: it is then taken as none.
+#: Degrees of freedom below which a correlation is chance and counts as 0.
 _ENOUGH = 10
 _KEYS = ("method", "budget", "model_size")
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What a plan rests on: noise and the reference's curve, and where each comes from."""
+    """The assumptions of a plan: noise and the reference's curve, and where each comes from."""
 
     noise: Noise
     noise_from: str
@@ -40,9 +40,9 @@ def basis(
     reducible: float | None = None,
     exponent: float | None = None,
 ) -> Basis:
-    """What is stated, else what the pilot measured, else what is commonly so.
+    """The stated values, else those that the pilot measured, else common ones.
 
-    A pilot that tells no noise or no curve is said, and the common value taken.
+    Where a pilot gives no noise or no curve, the text says so and the common value is used.
     """
     noise, noise_from = _noise(pilot, sd, correlation)
     if pilot is not None and reducible is None and exponent is None:
@@ -94,7 +94,7 @@ def measured_noise(losses: Losses) -> Noise:
     degrees = len(frame) - groups.ngroups
     if degrees < 1:
         raise AnalysisError(
-            "no cell of the table has two seeds, so that it tells no noise; state it with --noise"
+            "no cell of the table has two seeds to measure the noise; state it with --noise"
         )
     sd = float(np.sqrt((apart**2).sum() / degrees))
     if sd == 0:
@@ -103,7 +103,7 @@ def measured_noise(losses: Losses) -> Noise:
 
 
 def _correlation(frame: pd.DataFrame, keys: list[str]) -> float:
-    """Within budgets, pooled over budgets and pairs of methods."""
+    """The correlation within budgets, pooled over budgets and pairs of methods."""
     if "seed" not in frame:
         return 0.0
     place = [*(key for key in keys if key != "method"), "seed"]

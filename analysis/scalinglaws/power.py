@@ -3,7 +3,8 @@
 Two methods are compared by paired differences: the losses of the same budget and seed. Their noise
 has the standard deviation sd sqrt(2 (1 - correlation)). Every test is a t test that estimates the
 noise itself, so its power is that of the noncentral t distribution (Cohen 1988, chapter 2). The
-level is shared by the methods that are compared to the reference: the first step of Holm's.
+level is shared by the methods that are compared to the reference: the first step of Holm's
+procedure.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ __all__ = [
     "Effect",
     "Noise",
     "assumed_curve",
+    "design_warnings",
     "detectable",
-    "doubts",
     "expected_fit",
     "power",
     "power_of",
     "required",
 ]
 
-#: What a selection experiment should tell apart where nobody says: 0.01 nats, or 1.2 x tokens.
+#: What a selection experiment should tell apart by default: 0.01 nats, or 1.2 x tokens.
 NATS, MULTIPLIER = 0.01, 1.2
 ALL, ONE, CURVES = "all budgets", "one budget", "fitted curves"
 _MOST_SEEDS = 50
@@ -41,7 +42,7 @@ _FARTHEST = np.log(1e6)
 
 
 def power_of(scaled: float, degrees: float, level: float) -> float:
-    """Of a two-sided t test whose statistic has noncentrality ``scaled``."""
+    """The power of a two-sided t test whose statistic has noncentrality ``scaled``."""
     if degrees < 1:
         return 0.0
     threshold = special.stdtrit(degrees, 1 - level / 2)
@@ -94,8 +95,8 @@ def detectable(design: Design, noise: Noise, curve: Fit | None = None) -> pd.Dat
 
     Columns comparison, budget, nats, multiplier. ``all budgets``: one shift in nats, or one
     multiplier, over the whole grid. ``one budget``: the paired differences there, their noise
-    pooled over budgets. ``fitted curves``: two free curves at the largest budget. Infinite: no
-    difference of any size. curve: of the reference; without one, ``assumed_curve``.
+    pooled over budgets. ``fitted curves``: two free curves at the largest budget. Infinite: it
+    finds no difference of any size. curve: the reference's; default ``assumed_curve``.
     """
     curve = curve or assumed_curve(design.budgets)
     rows = []
@@ -142,10 +143,11 @@ def required(
     counts: Sequence[int] = (3, 4, 5, 6, 8),
     comparison: str = ALL,
 ) -> pd.DataFrame:
-    """The fewest seeds for each number of budgets over the design's range, itself among them.
+    """The fewest seeds for each number of budgets over the design's range, its own number included.
 
-    Two seeds at least: one tells no noise. Columns budgets, seeds (0: more than 50), cells, tokens
-    (trained on in all cells), power. For ``one budget`` and ``fitted curves`` the largest counts.
+    At least two seeds, because one does not measure the noise. Columns budgets, seeds (0: more than
+    50), cells, tokens (trained on in all cells), power. For ``one budget`` and ``fitted curves``
+    the largest budget counts.
     """
     curve = curve or assumed_curve(design.budgets)
     tokens = design.tokens
@@ -178,11 +180,11 @@ def _fewest(
 
 
 def expected_fit(design: Design, noise: Noise, curve: Fit | None = None) -> Fit:
-    """The fit that one method's cells will give: intervals as wide, and identified or not.
+    """The fit to expect of one method's cells: the width of its intervals, identified or not.
 
-    The curve is fitted to its own values with residuals of exactly the stated sd that pull at no
-    parameter; the profile intervals are those to be expected. Raises AnalysisError where the law
-    needs more budgets.
+    The curve is fitted to its own values with residuals of exactly the stated sd that move no
+    parameter; its profile intervals are the expected ones. Raises AnalysisError where the law needs
+    more budgets.
     """
     curve = curve or assumed_curve(design.budgets)
     tokens = np.repeat(design.tokens, design.seeds)
@@ -198,25 +200,25 @@ def expected_fit(design: Design, noise: Noise, curve: Fit | None = None) -> Fit:
     return fit_law(curve.law, tokens, curve.predict(tokens) + errors, begin=curve.logs[None])
 
 
-def doubts(
+def design_warnings(
     design: Design, noise: Noise, curve: Fit | None = None, least: Sequence[Effect] | None = None
 ) -> list[str]:
-    """Why the grid cannot answer its question, a sentence each with the way out; none: it can.
+    """Why the grid cannot answer its question: a sentence for each reason, with the remedy.
 
-    least: effects to tell apart; without, 0.01 nats and 1.2 x tokens.
+    Empty where it can. least: effects to tell apart; default 0.01 nats and 1.2 x tokens.
     """
     curve = curve or assumed_curve(design.budgets)
     said = [*_of_curve(design, noise, curve)]
     if design.seeds == 1:
-        said.append("one seed a cell tells no noise: run 2 or more")
+        said.append("one seed a cell does not measure the noise: run 2 or more")
     if design.methods < 2:
         return said
     for effect in least or (Effect(NATS), Effect(multiplier=MULTIPLIER)):
         if power(effect, design, noise, curve)["power"].iloc[0] >= design.power:
             continue
         seeds = int(required(effect, noise, design, curve, counts=())["seeds"].iloc[0])
-        way = f"{seeds} seeds would do" if seeds else f"{_MOST_SEEDS} seeds would not do either"
-        said.append(f"methods that differ by {effect} would often go unseen: {way}")
+        way = f"{seeds} seeds are enough" if seeds else f"{_MOST_SEEDS} seeds are not enough either"
+        said.append(f"a difference of {effect} would often be missed: {way}")
     return said
 
 

@@ -21,10 +21,10 @@ _ENUMERATED = 3
 
 @dataclass(frozen=True)
 class Problem:
-    """A law on ``losses`` [n] or, a row each, [R, n].
+    """A law and the ``losses`` that it is fitted to: [n] for all rows, or [R, n].
 
-    ``weights`` of the same shape multiply squared residuals. ``held`` fixes parameters: a number
-    or one a row [R].
+    ``weights`` of the same shape multiply squared residuals. ``held`` fixes parameters: one number
+    for all rows, or one per row [R].
     """
 
     law: Law

@@ -12,7 +12,7 @@ from scalinglaws.laws import Floats
 from scalinglaws.minimise import minimise
 
 _CONFIDENCE = 0.95
-#: Distances from the estimate, in the logarithm of the parameter; e^20 either way is no answer.
+#: Distances from the estimate, in the logarithm of the parameter; beyond e^20 there is no end.
 _DISTANCES = np.geomspace(1e-3, 20.0, 32)
 _REFINED = 8
 
@@ -32,7 +32,7 @@ class Profile:
 def profile(fit: Fit, name: str) -> Profile:
     """The profile of a fitted parameter within its bounds; empty without degrees of freedom.
 
-    An amplitude of exactly zero has an upper side alone.
+    An amplitude of exactly zero has only an upper side.
     """
     value = fit.estimates[name]
     if fit.degrees <= 0 or _exact(fit):
@@ -51,9 +51,9 @@ def profile(fit: Fit, name: str) -> Profile:
 
 
 def profile_intervals(fit: Fit, confidence: float = _CONFIDENCE) -> dict[str, tuple[float, float]]:
-    """Where the sum of squares, minimised over the others, passes the F threshold.
+    """Where the sum of squares, minimised over the other parameters, reaches the F threshold.
 
-    An end that is never reached is infinite; without degrees of freedom every interval is.
+    An end that is never reached is infinite; without degrees of freedom every end is.
     """
     if fit.degrees > 0 and _exact(fit):
         return {name: (fit.estimates[name],) * 2 for name in fit.problem.parameters}

@@ -1,4 +1,4 @@
-"""Reading a table of losses, and saying what in it cannot be used and what looks wrong."""
+"""Read a table of losses; tell what in it cannot be used and what looks wrong."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from scalinglaws.checks import (
     not_positive,
     repeated,
 )
-from scalinglaws.data_warnings import doubts
+from scalinglaws.data_warnings import warnings_of
 from scalinglaws.errors import AnalysisError
 
-#: The columns that the analysis knows; only tokens and loss must be there.
+#: The columns that the analysis knows; only tokens and loss are required.
 COLUMNS = ("method", "tokens", "loss", "seed", "model_size", "unique_tokens", "domain")
 _ONLY = "all"
 _COUNT = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmbgt]?)", re.IGNORECASE)
@@ -36,8 +36,8 @@ class Losses:
     """A checked table, and a sentence for each thing that was left out or looks wrong.
 
     frame: the known columns that the table has, and ``budget``, the nominal level of ``tokens``:
-    counts within 0.5 % are one. left_out: rows that are not used, as they were given, with
-    ``where`` they stand and the ``reason``.
+    counts within 0.5 % are one. left_out: rows that are not used, as they were given, with their
+    place ``where`` and the ``reason``.
     """
 
     frame: pd.DataFrame
@@ -46,7 +46,7 @@ class Losses:
 
     @property
     def methods(self) -> list[str]:
-        """In the order of the table."""
+        """The methods in the order of the table."""
         return list(dict.fromkeys(self.frame["method"]))
 
 
@@ -89,11 +89,11 @@ def read_losses(
     )
     frame = frame.drop(columns=["where", "given_tokens", "given_loss"]).reset_index(drop=True)
     frame["budget"] = budgets(frame["tokens"])
-    return Losses(frame, [*said, *doubts(frame)], left_out.reset_index(drop=True))
+    return Losses(frame, [*said, *warnings_of(frame)], left_out.reset_index(drop=True))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """With the line of the file as index; blank lines hold no row."""
+    """The table with the line of the file as index; blank lines hold no row."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -104,10 +104,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise AnalysisError(f"{path}: no such file") from None
     except pd.errors.ParserWarning:
         raise AnalysisError(
-            f"{path}: its rows have more fields than its header; name all"
+            f"{path}: its rows have more fields than its header; name all columns"
         ) from None
     except (ValueError, OSError) as error:
-        raise AnalysisError(f"{path} is no table that can be read ({str(error).strip()})") from None
+        raise AnalysisError(f"{path} cannot be read as a table ({str(error).strip()})") from None
     table.index = pd.RangeIndex(2, len(table) + 2)
     return table.dropna(how="all")
 
@@ -126,7 +126,7 @@ def _known_columns(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFr
         if theirs not in table.columns:
             if name in columns:
                 raise AnalysisError(
-                    f"`{name}` is mapped to `{theirs}`, which is no column; the table has {has}"
+                    f"`{name}` is mapped to `{theirs}`, which is not a column; the table has {has}"
                 )
             if name in ("tokens", "loss"):
                 raise AnalysisError(
@@ -156,7 +156,7 @@ def _typed(given: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_of(value: object) -> float:
-    """``64k``, ``1.5B``, ``64,000`` or a number as a count; NaN where it is none."""
+    """``64k``, ``1.5B``, ``64,000`` or a number as a count; NaN where it is not one."""
     if not isinstance(value, str):
         return np.nan if value is None else float(value)  # type: ignore[arg-type]
     match = _COUNT.fullmatch(re.sub(r"[,_\s]", "", value).removeprefix("+"))

@@ -15,7 +15,7 @@ from scalinglaws.tables import Table
 from scalinglaws.tabulate import comparison_tables, fit_tables
 from scalinglaws.verdict import verdict
 
-#: Sections in their order: title, text, tables by name. Figures say where they belong.
+#: Sections in their order: title, tables by name. Figures name their section.
 _SECTIONS = (
     ("Losses and curves", ("parameters", "forecasts")),
     (
@@ -81,7 +81,7 @@ def page(
 ) -> Page:
     """The page of an analysis and its figures.
 
-    pictures: each figure's SVG text by name. now: when the page was made, for the reader.
+    pictures: each figure's SVG text by name. now: the time that the page shows.
     """
     by_name = {table.name: table for table in tables(analysis)}
     setting = analysis.inputs.setting or {}
@@ -138,7 +138,7 @@ def _figures(drawing: Drawing, pictures: Mapping[str, str], section: str) -> lis
 
 
 def provenance(analysis: Analysis) -> Table | None:
-    """Where each number comes from: the run's cell and the fingerprint of what decided it."""
+    """Where each number comes from: the run's cell and the fingerprint of all that decides it."""
     results = analysis.inputs.results
     names = ["method", "tokens", "seed", "loss", "cell", "fingerprint"]
     known = [name for name in names if name in results]

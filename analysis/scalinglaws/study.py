@@ -33,8 +33,8 @@ def points_of(frame: pd.DataFrame) -> Points:
 def seed_weights(frame: pd.DataFrame) -> Floats:
     """Weights [n] of mean 1 from the seeds' variance at each budget.
 
-    A variance of few seeds says little: it is averaged with the pooled one, as if that came from
-    as many degrees of freedom.
+    A variance from few seeds is uncertain, so it is averaged with the pooled one, which counts as 2
+    degrees of freedom.
     """
     groups = frame.groupby("budget")["loss"]
     count = groups.transform("count").to_numpy(float)
@@ -73,7 +73,7 @@ class Study:
 
     @cached_property
     def choice(self) -> Choice:
-        """Which law, and what speaks for it."""
+        """The chosen law and the evidence for it."""
         return choose(self.fits, self.laws)
 
     @property
@@ -97,7 +97,7 @@ class Study:
 
     @property
     def cluster_kind(self) -> str:
-        """What is resampled as one: ``budgets`` where a fit misses budgets' means.
+        """The clusters: ``runs``, or ``budgets`` where a fit misses the means of budgets.
 
         The level is shared by the methods (Bonferroni).
         """
@@ -106,7 +106,7 @@ class Study:
 
     @cached_property
     def clusters(self) -> dict[str, list[str]]:
-        """A label a point: its run, or its budget."""
+        """One label per point, by method: its run, or its budget."""
         by_budget = self.cluster_kind == "budgets"
         return {name: labels(self.part(name), by_budget) for name in self.chosen}
 
@@ -141,8 +141,8 @@ def study(
 ) -> Study:
     """Fit laws (all that the data allow by default) to every method.
 
-    weights: ``none`` or ``seeds``. A fit that the data do not allow is a ``Failure``; the others
-    are not held up by it. Raises AnalysisError for an unknown law or weights.
+    weights: ``none`` or ``seeds``. A fit that the data do not allow is a ``Failure`` and does not
+    stop the others. Raises AnalysisError for an unknown law or weights.
     """
     if weights not in ("none", "seeds"):
         raise AnalysisError(f"weights are `none` or `seeds`, not `{weights}`")

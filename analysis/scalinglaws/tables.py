@@ -1,4 +1,4 @@
-"""Tables for people and for programs: raw in CSV and JSON, in sensible digits elsewhere.
+"""Tables for people and for programs: all digits in CSV and JSON, rounded elsewhere.
 
 Where a frame has the columns ``ci_low`` and ``ci_high``, they are the interval of the column just
 before them and share its cell. An end that is NaN is open; both NaN mean no interval.
@@ -29,10 +29,10 @@ _LOW, _HIGH = "ci_low", "ci_high"
 
 @dataclass(frozen=True)
 class Table:
-    """A frame with what it says; ``name`` is a file stem, ``labels`` and ``formats`` by column.
+    """A frame with its texts; ``name`` is a file stem, ``labels`` and ``formats`` are by column.
 
-    Formats are the keys of ``FORMATS``; columns that these tables usually have bring theirs.
-    Raises AnalysisError where the name is no file stem, a column is repeated, or a format unknown.
+    Formats are the keys of ``FORMATS``; well-known columns have a default. Raises AnalysisError
+    where the name is not a file stem, a column is repeated, or a format unknown.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Table:
         for column, kind in self.formats.items():
             if kind not in FORMATS:
                 raise AnalysisError(
-                    f"table {self.name} wants column {column} as `{kind}`; "
+                    f"table {self.name} gives column {column} the format `{kind}`; "
                     f"the formats are {', '.join(FORMATS)}"
                 )
 
@@ -103,7 +103,7 @@ def columns(table: Table) -> Iterator[Column]:
 
 
 def cell_text(value: object, kind: str = "number") -> str:
-    """``value`` in sensible digits: 64k, 3.1416, <0.001, yes; a missing one is a dash."""
+    """``value`` in readable digits: 64k, 3.1416, <0.001, yes; a missing one is a dash."""
     if _missing(value):
         return MISSING
     if isinstance(value, (bool, np.bool_)):
@@ -116,7 +116,7 @@ def cell_text(value: object, kind: str = "number") -> str:
 
 
 def interval_text(low: float, high: float, kind: str = "number") -> str:
-    """``[0.41, ∞]``; an end that is NaN is open, and nothing stands where both are."""
+    """``[0.41, ∞]``; an end that is NaN is open, and the text is empty where both are."""
     if _missing(low) and _missing(high):
         return ""
     ends = (OPEN if _missing(end) else cell_text(end, kind) for end in (low, high))
@@ -169,7 +169,7 @@ _HEADINGS = {"p_holm": "p (Holm)", "sse": "SSE", "aicc": "AICc", "delta_aicc": "
 def write_table(table: Table, directory: Path) -> list[Path]:
     """Write NAME.csv and NAME.json with all digits and NAME.tex for a paper; return their paths.
 
-    ``directory`` is made where it is missing. In JSON, what is not finite is null.
+    ``directory`` is created if it is missing. In JSON, a number that is not finite is null.
     """
     directory.mkdir(parents=True, exist_ok=True)
     contents = {"csv": csv_text(table), "json": _json(table), "tex": latex(table)}
@@ -220,7 +220,7 @@ def latex(table: Table) -> str:
 
 
 def _latex_row(texts: Iterable[str]) -> str:
-    # Without the braces, a bracket that opens a row would be an argument of what stands before it.
+    # Without the braces, a bracket that opens a row would be an argument of the command before it.
     return "{}" + " & ".join(map(escape_latex, texts)) + r" \\"
 
 
@@ -249,7 +249,7 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """``text`` so that LaTeX prints it as it stands."""
+    """``text`` with escapes, so that LaTeX prints it unchanged."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 

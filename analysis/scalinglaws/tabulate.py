@@ -17,7 +17,7 @@ _NATS = " in nats a token"
 
 
 def parameters(study: Study) -> pd.DataFrame:
-    """A row a parameter of each fit; an interval that has no end is NaN on that side."""
+    """One row per parameter of each fit; an open end of an interval is NaN."""
     rows = [
         [
             name,
@@ -90,11 +90,11 @@ def fit_tables(study: Study, ahead: pd.DataFrame) -> list[Table]:
             "parameters",
             "Parameters of the fitted laws.",
             parameters(study),
-            notes=f"{formulas}. An interval is open where the data put no end to it.",
+            notes=f"{formulas}. An interval is open where the data do not bound it.",
         ),
         Table(
             "model-choice",
-            "Which law the data speak for.",
+            "Which law the data support.",
             study.choice.table,
             labels={
                 "aicc": "AICc",
@@ -107,7 +107,7 @@ def fit_tables(study: Study, ahead: pd.DataFrame) -> list[Table]:
         ),
         Table(
             "forecasts",
-            "What each law foresees beyond the data.",
+            "Forecasts of each law beyond the data.",
             ahead,
             labels=_TOKENS | {"loss": f"loss{_NATS}"},
         ),
@@ -117,11 +117,11 @@ def fit_tables(study: Study, ahead: pd.DataFrame) -> list[Table]:
             diagnostics(study),
             labels={"agreeing": "starts that agree", "residual_sd": f"residual sd{_NATS}"},
             formats=dict.fromkeys(_TESTS, "p") | {"agreeing": "percent"},
-            notes="The tests' columns are p values: small ones speak against the fit.",
+            notes="The tests' columns are p values: small ones are evidence against the fit.",
         ),
         Table(
             "cells",
-            "Losses as they were measured.",
+            "The measured losses.",
             cells(study),
             labels=_TOKENS | {"mean": f"mean loss{_NATS}", "sd": "sd over seeds"},
             formats={"mean": "loss", "sd": "loss"},
@@ -148,10 +148,10 @@ def comparison_tables(found: Comparison) -> Iterator[Table]:
         ),
         Table(
             "efficiency",
-            f"The one multiplier of all budgets, beside {reference}.",
+            f"One multiplier for all budgets, against {reference}.",
             found.constant,
-            labels={"p": "p of no more than that"},
-            notes="From curves that share all but what a token is worth.",
+            labels={"p": "p against free curves"},
+            notes="From curves that share all parameters except the worth of a token.",
         ),
         Table(
             "crossovers",
@@ -189,11 +189,11 @@ def comparison_tables(found: Comparison) -> Iterator[Table]:
             "Methods' names shuffled within budget and seed.",
             found.permutation,
             formats={"least_p": "p"},
-            labels={"least_p": "least p that is possible", "statistic": "of"},
+            labels={"least_p": "smallest possible p", "statistic": "of"},
         ),
         Table(
             "ranking",
-            "How well small budgets foretell the order at the largest.",
+            "How well small budgets predict the order at the largest.",
             found.ranking,
             labels={"budget": "training tokens", "largest": "largest budget"},
         ),

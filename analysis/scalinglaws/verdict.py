@@ -1,4 +1,4 @@
-"""What the data say, in sentences: what differs, by how much, how sure, and what stays open."""
+"""What the data say, in sentences: what differs, by how much, how certain, and what is open."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def verdict(study: Study, comparison: Comparison | None, ahead: pd.DataFrame) ->
 
 
 def _differences(frame: pd.DataFrame) -> Iterator[Sentence]:
-    """Of each method to the reference, at the largest budget that both have."""
+    """The difference of each method to the reference, at the largest budget that both have."""
     for method, part in frame.groupby("method", sort=False):
         row = part.loc[part["budget"].idxmax()]
         size, low, high = row["difference"], row["ci_low"], row["ci_high"]
         at = f"At {tokens_text(row['budget'])} tokens"
         sure = f"95 % CI {low:+.4f} to {high:+.4f}"
         if not np.isfinite([low, high]).all():
-            why = "one pair of runs says" if row["pairs"] < 2 else "pairs without any spread say"
+            why = "one pair of runs does" if row["pairs"] < 2 else "pairs without any spread do"
             yield Sentence(
-                f"{at} {method} lies {size:+.4f} nats from {row['reference']}; {why} nothing of "
-                "how sure that is.",
+                f"{at} {method} lies {size:+.4f} nats from {row['reference']}; {why} not show "
+                "how certain that is.",
                 "open",
             )
         elif low <= 0 <= high:
@@ -59,7 +59,7 @@ def _differences(frame: pd.DataFrame) -> Iterator[Sentence]:
             else:
                 chance = f"{_p(row['p_holm'])} by Holm"
                 yield Sentence(
-                    f"{text}); among all comparisons made, one like it is no surprise ({chance}).",
+                    f"{text}); among all comparisons made, it can be chance ({chance}).",
                     "open",
                 )
 
@@ -69,7 +69,7 @@ def _p(value: float) -> str:
 
 
 def _overall(nested: pd.DataFrame, permutation: pd.DataFrame) -> Iterator[Sentence]:
-    """Whether one curve does for all methods, and if not, what is enough.
+    """Whether one curve describes all methods, and if not, what describes the difference.
 
     The permutation pairs runs of one seed, which the F test cannot: it goes first.
     """
@@ -82,7 +82,7 @@ def _overall(nested: pd.DataFrame, permutation: pd.DataFrame) -> Iterator[Senten
     tests = [f"{_p(paired)} by permutation within budget and seed"] * bool(np.isfinite(paired))
     tests += [f"{_p(curved)} by an F test of the curves"] * bool(np.isfinite(curved))
     if not least < _SURE:
-        yield Sentence(f"One curve does for all methods ({'; '.join(tests)}).", "open")
+        yield Sentence(f"One curve describes all methods ({'; '.join(tests)}).", "open")
         return
     start = f"The methods differ ({'; '.join(tests)})"
     enough = [
@@ -102,7 +102,9 @@ def _overall(nested: pd.DataFrame, permutation: pd.DataFrame) -> Iterator[Senten
             f"{apart} (AICc differs by {gap:.1f})."
         )
     else:
-        yield Sentence(f"{start}, and neither another floor nor tokens worth more describe how.")
+        yield Sentence(
+            f"{start}, and neither another floor nor another worth of tokens describes how."
+        )
 
 
 def _crossovers(frame: pd.DataFrame) -> Iterator[Sentence]:
@@ -191,8 +193,8 @@ def _limits(study: Study) -> Iterator[Sentence]:
     seeds = frame.groupby(["method", "budget"]).size().min()
     if seeds < _FEW_SEEDS:
         yield Sentence(
-            "With one seed at a budget, what chance does to a run is known from the fit's "
-            "residuals alone; a second seed would measure it.",
+            "With one seed at a budget, the noise of a run is known only from the fit's "
+            "residuals; a second seed would measure it.",
             "caution",
         )
     decades = float(np.log10(frame["tokens"].max() / frame["tokens"].min()))

@@ -48,7 +48,7 @@ def test_its_verdict_comes_first_and_its_tables_sort(
     assert all(method in words for method in METHODS)
     column = """
         const box = [...document.querySelectorAll('.table')].find(
-            b => b.innerText.includes('Losses as they were measured'));
+            b => b.innerText.includes('The measured losses'));
         const heads = [...box.querySelectorAll('thead th')];
         const place = heads.findIndex(h => h.innerText.startsWith('mean loss'));
         if (arguments[0]) heads[place].querySelector('button').click();

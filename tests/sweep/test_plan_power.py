@@ -59,7 +59,7 @@ def test_a_pilot_of_one_method_plans_a_comparison(tmp_path: Path) -> None:
 def test_a_poor_grid_is_warned_of() -> None:
     output = plan_power("--budgets", "1M,2M", "--noise", 0.05, "--seeds", 2).output
     assert "warning: 2 budgets cannot give a curve: the power law needs 3 or more" in output
-    assert "warning: methods that differ by 0.01 nats would often go unseen" in output
+    assert "warning: a difference of 0.01 nats would often be missed" in output
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_poor_grid_is_warned_of() -> None:
         (["--budgets", "1M:2"], ConfigError, "--budgets 1M:2: "),
         (["--budgets", "1M,2M", "--noise", "-1"], DataError, "noise is -1.0"),
         (["--budgets", "1M,2M", "--multiplier", "0.9"], DataError, "multiplier is 0.9"),
-        (["--budgets", "1M,2M", "--effect", "1", "--multiplier", "2"], DataError, "one of the two"),
+        (["--budgets", "1M,2M", "--effect", "1", "--multiplier", "2"], DataError, "either in nats"),
         (["--budgets", "1M,2M", "--power", "nan"], DataError, "power is nan"),
         (["nowhere.csv"], DataError, "nowhere.csv: no such file"),
     ],
@@ -89,7 +89,7 @@ def test_a_dry_run_warns_of_a_grid_that_cannot_answer(
 ) -> None:
     said = hpcscale("sweep", sweep_file, "--dry-run").stdout
     (warning,) = [line for line in said.splitlines() if line.startswith("warning: ")]
-    assert "one seed a cell tells no noise: run 2 or more" in warning
+    assert "one seed a cell does not measure the noise: run 2 or more" in warning
     assert "budgets span 0.6 decades" in warning
     assert f"hpcscale plan-power {sweep_file}" in warning
     good = hpcscale("sweep", repository / "sweeps" / "grid.yaml", "--dry-run").stdout

@@ -1,4 +1,4 @@
-"""Selection methods compared: differences, what a token is worth, where curves cross, how sure."""
+"""Comparison of selection methods: differences, worth of a token, crossings, uncertainty."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["Comparison", "compare"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The tables of a comparison, in long form; a table that cannot be had is empty.
+    """The tables of a comparison, in long form; a table that cannot be made is empty.
 
     differences, multipliers, crossovers, iso_loss, nested, ranking, domains: see the functions of
     these names. steps: each wider hypothesis against one curve. permutation: exact tests. constant:
-    the one multiplier of all budgets. notes: sentences on how it was done and what could not be.
+    one multiplier for all budgets. notes: how it was done and what could not be done.
     """
 
     reference: str
@@ -56,9 +56,9 @@ def compare(
 ) -> Comparison:
     """Compare all methods to the reference: by default ``random``, else the first of the table.
 
-    costs: method, stage, flops, device_hours, shared_with: of selecting. domains: method, tokens,
-    seed, domain, loss, base_loss. results: train_flops and device_hours of each cell. Raises
-    AnalysisError for a reference that is no method.
+    Columns of costs, which are of selection: method, stage, flops, device_hours, shared_with; of
+    domains: method, tokens, seed, domain, loss, base_loss; of results: train_flops and device_hours
+    of each cell. Raises AnalysisError for a reference that is not a method.
     """
     name = reference_of(study, reference)
     frame = study.losses.frame
@@ -90,5 +90,7 @@ def reference_of(study: Study, name: str | None) -> str:
     if name is None:
         return "random" if "random" in methods else methods[0]
     if name not in methods:
-        raise AnalysisError(f"there is no method `{name}` to compare with; {', '.join(methods)}")
+        raise AnalysisError(
+            f"there is no method `{name}` to compare with; known: {', '.join(methods)}"
+        )
     return name

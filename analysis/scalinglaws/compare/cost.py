@@ -1,4 +1,4 @@
-"""What a method costs: training by the token, and selection once."""
+"""The costs of a method: training per token, and selection once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Costs = Mapping[str, Mapping[str, float]]
 def training(results: pd.DataFrame | None) -> dict[str, dict[str, float]]:
     """Cost of a training token by unit and method, of a table with train_flops or device_hours.
 
-    It is the cost of all cells over their tokens. A method with a cell that lacks it has none.
+    It is the cost of all cells over their tokens. A method with a cell of unknown cost is left out.
     """
     found: dict[str, dict[str, float]] = {}
     for unit, column in UNITS.items():
@@ -31,9 +31,10 @@ def training(results: pd.DataFrame | None) -> dict[str, dict[str, float]]:
 
 
 def selection(costs: pd.DataFrame | None) -> dict[str, dict[str, float]]:
-    """Cost of selecting by unit and method, over all stages, those shared with others in full.
+    """Cost of selection by unit and method, over all stages; a shared stage counts in full.
 
-    Whoever uses one method alone pays all of its stages. A method with an unknown stage has none.
+    A user of one method alone pays for all of its stages. A method with a stage of unknown cost is
+    left out.
     """
     found: dict[str, dict[str, float]] = {}
     for unit in UNITS:

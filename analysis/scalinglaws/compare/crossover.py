@@ -19,7 +19,7 @@ _STEPS = 200
 _SAME = 1e-9
 #: Share of draws that cross from which a verdict of no crossing is open.
 _OPEN = 0.05
-_UNSURE = "how sure that is the fits cannot tell, which go through all points"
+_UNSURE = "the fits go through all points and cannot tell how certain that is"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Gap:
     def near(self, tokens: float, rising: bool) -> Floats:
         """Each draw's crossing [R] of the same direction that is nearest to ``tokens``.
 
-        A draw without one is beyond the range: 0 where it is already past it, else infinite.
+        A draw without one crosses beyond the range: 0 where it has crossed before, else infinite.
         """
         ahead = self.values[1:, 1:] > 0
         right = self.crossings[1:] & (ahead == rising)
@@ -59,10 +59,10 @@ class Gap:
 
 
 def crossovers(curves: Mapping[str, Curves]) -> pd.DataFrame:
-    """A row each crossing of each pair, from the budgets that both have to 4 times the largest.
+    """One row per crossing of a pair, from the budgets that both have to 4 times the largest.
 
-    Interval from paired draws; an end is 0 or infinite where it lies outside that range. share: of
-    draws that cross somewhere in it. tokens are NaN, and ``verdict`` says so, where none is.
+    The interval is from paired draws; an end outside that range is 0 or infinite. share: of draws
+    that cross in it. Without a crossing, tokens are NaN and ``verdict`` says so.
     """
     rows = [
         row
@@ -75,7 +75,7 @@ def crossovers(curves: Mapping[str, Curves]) -> pd.DataFrame:
 def _rows(a: str, first: Curves, b: str, second: Curves) -> Iterator[list[object]]:
     low, high = max(first.low, second.low), min(first.high, second.high)
     if low >= high:
-        none = f"{a} and {b} share no range of budgets, so that no crossing can be looked for."
+        none = f"{a} and {b} share no range of budgets in which they could cross."
         yield [a, b, np.nan, np.nan, np.nan, np.nan, none]
         return
     tokens = np.geomspace(low, high * BEYOND, _STEPS)
@@ -113,18 +113,18 @@ def _percent(share: float) -> str:
 
 
 def _share(share: float) -> str:
-    """What follows a verdict of no crossing."""
+    """The text after a verdict of no crossing."""
     if np.isnan(share):
         return f"; {_UNSURE}"
     if share == 0:
         return ""
-    return f"; {_percent(share)} of draws cross there{', so that this is open' * (share > _OPEN)}"
+    return f"; {_percent(share)} of draws cross there{', so this is open' * (share > _OPEN)}"
 
 
 def _ends(low: float, high: float) -> str:
     if np.isnan(low):
         return ""
     if low <= 0 and np.isinf(high):
-        return " (95 % CI open on both sides: it may be nowhere in the range)"
+        return " (95 % CI open on both sides: it may lie outside the range)"
     first = "open below" if low <= 0 else f"from {tokens_text(low)}"
     return f" (95 % CI {first}, {'open above' if np.isinf(high) else f'to {tokens_text(high)}'})"

@@ -78,7 +78,7 @@ class Curves:
         return np.where(place == 0, 0, np.where(place == len(logs), np.inf, found))
 
     def interval(self, values: Floats) -> tuple[Floats, Floats]:
-        """95 % interval [m] of what was computed a row [1 + R, m]; NaN without degrees."""
+        """95 % interval [m] of values of each row [1 + R, m]; NaN without degrees of freedom."""
         return interval(values[1:], self.fit)
 
 
@@ -107,12 +107,12 @@ def interval(draws: Floats, *fits: Fit) -> tuple[Floats, Floats]:
 
 
 def curves_of(study: Study) -> dict[str, Curves]:
-    """Of the methods that have a fit of the study's law; rows are paired between methods."""
+    """Curves of the methods that the study's law fits; rows are paired between methods."""
     return {method: Curves.of(draws) for method, draws in study.draws.items()}
 
 
 def token_grid(curves: Curves) -> Floats:
-    """The measured budgets, steps of at most 2 between them, and twice and four times the most."""
+    """The measured budgets, steps of at most a factor 2 between, and 2 and 4 times the largest."""
     budgets = curves.budgets
     steps = np.ceil(np.log2(budgets[1:] / budgets[:-1]) - 1e-2).astype(int)
     between = [

@@ -1,7 +1,7 @@
-"""Differences of mean losses at each budget, by pairs of runs with one seed where there are such.
+"""Differences of mean losses at each budget, in pairs of runs with the same seed where they exist.
 
-Few seeds say little of the noise. The variance is therefore pooled over budgets, unless Bartlett's
-test refutes that it is the same at all.
+Few seeds say little about the noise. The variance is therefore pooled over budgets, unless
+Bartlett's test rejects equal variances.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROUNDING = 1e-12
 
 
 class Cell(NamedTuple):
-    """Mean of some runs at a budget, their number, the variance of one, and its degrees."""
+    """Mean of the runs at a budget, their number, the variance of one run, and its degrees."""
 
     mean: float
     runs: int
@@ -48,7 +48,7 @@ class Spread:
 
 
 def spread(budgets: Floats, cells: Floats, values: Floats) -> Spread:
-    """Of values [n] at budgets [n]; the spread is that within ``cells`` [n] of a budget."""
+    """The spread of values [n] at budgets [n], within the ``cells`` [n] of a budget."""
     _, place = np.unique(cells, return_inverse=True)
     counts = np.bincount(place)
     apart = values - (np.bincount(place, values) / counts)[place]
@@ -71,14 +71,14 @@ def spread(budgets: Floats, cells: Floats, values: Floats) -> Spread:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One method against another: what is paired, and what each has alone."""
+    """One method against another: their paired runs, and the runs of each."""
 
     paired: Spread | None
     first: Spread
     second: Spread
 
     def rows(self) -> Iterator[list[object]]:
-        """Budget, difference, its interval's ends, p, pairs and paired, of the budgets of both."""
+        """Budget, difference, ends of its interval, p, pairs and paired, for each common budget."""
         for budget in self.first.by_budget:
             if self.paired is not None and budget in self.paired.by_budget:
                 cell = self.paired.by_budget[budget]
@@ -112,7 +112,7 @@ def _t_test(mean: float, error: float, degrees: float) -> list[float]:
 
 
 def contrast(frame: pd.DataFrame, method: str, reference: str) -> Contrast:
-    """Of two methods in a frame with method, budget, loss, and perhaps seed and model_size."""
+    """The contrast of two methods; ``frame`` has method, budget, loss, perhaps seed, model_size."""
     first, second = (frame[frame["method"] == name] for name in (method, reference))
     return Contrast(_paired(first, second), _alone(first), _alone(second))
 
@@ -138,16 +138,16 @@ def _alone(part: pd.DataFrame) -> Spread:
 
 
 def contrasts(frame: pd.DataFrame, reference: str) -> dict[str, Contrast]:
-    """Of every other method to the reference, in the frame's order."""
+    """The contrast of every other method with the reference, in the frame's order."""
     methods = dict.fromkeys(frame["method"])
     return {m: contrast(frame, m, reference) for m in methods if m != reference}
 
 
 def differences(against: dict[str, Contrast], reference: str) -> pd.DataFrame:
-    """Of ``contrasts``: method less reference in nats a token, 95 % t interval, p, Holm's over all.
+    """Method less reference in nats a token, 95 % t interval, p, Holm's p over all rows.
 
-    pairs: runs with a common seed; where there are none, the test is Welch's and ``paired`` False.
-    A single pair or run without a pooled variance has no interval.
+    pairs: runs with a common seed; without any, the test is Welch's and ``paired`` is False. A
+    single pair or run without a pooled variance has no interval.
     """
     rows = [[method, reference, *row] for method, each in against.items() for row in each.rows()]
     columns = [name for name in DIFFERENCES if name != "p_holm"]

@@ -16,7 +16,7 @@ FRONTIER = ["method", "budget", "target", "forgetting"]
 
 
 def domains(frame: pd.DataFrame | None, reference: str) -> pd.DataFrame:
-    """A row a method, domain and budget, of a frame with method, tokens, domain, loss.
+    """One row per method, domain, budget of a frame with method, tokens, domain, loss.
 
     loss: mean over seeds; base_loss: of the base model, NaN where the frame has none; difference:
     to the reference with the 95 % interval of ``differences`` (nats a token).
@@ -49,10 +49,10 @@ def domains(frame: pd.DataFrame | None, reference: str) -> pd.DataFrame:
 
 
 def frontier(table: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
-    """Mean change over the target domains against that over the others, of ``domains``.
+    """Mean change over the target domains and over the others; ``table`` is that of ``domains``.
 
     Negative is better; ``forgetting`` above 0 is what the other domains lost. Raises AnalysisError
-    for a domain that is not there.
+    for an unknown domain.
     """
     known = list(dict.fromkeys(table["domain"]))
     if missing := [name for name in targets if name not in known]:

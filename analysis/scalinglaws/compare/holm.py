@@ -9,7 +9,7 @@ from scalinglaws.laws import Floats
 
 
 def holm(p: npt.ArrayLike) -> Floats:
-    """Holm's (1979) step-down p values [n]; a NaN is no test and stays NaN."""
+    """Holm's (1979) step-down p values [n]; a NaN is not a test and stays NaN."""
     values = np.asarray(p, float)
     adjusted = np.full(values.shape, np.nan)
     tested = np.flatnonzero(np.isfinite(values))

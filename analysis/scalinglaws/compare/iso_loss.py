@@ -16,9 +16,9 @@ _LEVELS = 5
 
 
 def default_levels(curves: Mapping[str, Curves]) -> Floats:
-    """Up to 5 losses that all curves pass within their measured budgets; none where there are none.
+    """Up to 5 losses that all curves reach within their measured budgets; perhaps none.
 
-    They are even in steps, and in three digits of the span.
+    They are evenly spaced and rounded to three digits of their span.
     """
     if not curves:
         return np.empty(0)
@@ -38,8 +38,8 @@ def iso_loss(
 ) -> pd.DataFrame:
     """Tokens with 95 % interval, and training FLOPs, by method at losses [m] (nats a token).
 
-    Infinite where a curve never comes down to the loss; ``extrapolated`` where it does so outside
-    the method's measured budgets.
+    Infinite where a curve never reaches the loss; ``extrapolated`` where it reaches it outside the
+    method's measured budgets.
     """
     wanted = default_levels(curves) if levels is None else np.asarray(levels, float)
     if not len(wanted):

@@ -74,8 +74,7 @@ def fit_joint(
 ) -> Fit:
     """Least squares on the points of all fits, which are of one law.
 
-    starts: log shapes, each [methods, p], of which those that are shared are averaged; without
-    them, a grid.
+    starts: log shapes, each [methods, p]; shared shapes are averaged. Default: a grid.
     """
     problems = [fit.problem for fit in fits.values()]
     names = [name for name, _ in problems[0].x.given()]

@@ -32,8 +32,8 @@ def multipliers(
     A loss that the reference never reaches is worth infinitely many tokens, in a draw as in the
     estimate. charged: ``none``, or the unit in which m is the cost of training the reference to
     that loss over that of training the method at D and selecting for it once; the reference's own
-    selection, if it has any, counts as well. tokens [m]: where; default: the budgets, steps of 2
-    between, and up to 4 times the largest (``extrapolated``).
+    selection, if it has any, counts as well. tokens [m]: where m is computed; default: the budgets,
+    steps of 2 between, and up to 4 times the largest (``extrapolated``).
     """
     if reference not in curves:
         return pd.DataFrame(columns=MULTIPLIERS)
@@ -81,7 +81,8 @@ def constant(study: Study, reference: str, joint: Mapping[str, Mapping[str, Fit]
 
     joint: ``joint_fits`` of the study. p: of that hypothesis against free curves of the two.
     Interval from draws of the joint fit. Curves are read at the geometric mean of the method's
-    tokens; where a law's efficiency is no plain factor of tokens, the multiplier holds there.
+    tokens; where a law's efficiency is not a plain factor of tokens, the multiplier holds only
+    there.
     """
     rows = []
     for fits in joint.values():

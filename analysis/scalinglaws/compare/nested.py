@@ -1,7 +1,7 @@
-"""How much of their curves methods share: nested hypotheses, F tests and AICc.
+"""How much of their curves the methods share: nested hypotheses, F tests and AICc.
 
-one curve: all parameters shared. offset: each method has its own floor. efficiency: a token is
-worth another number of tokens. free: nothing shared, which is the fits of each method alone.
+one curve: all parameters shared. offset: each method has its own floor. efficiency: each method has
+its own worth of a token. free: nothing is shared; these are the fits of each method alone.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def joint_fits(study: Study) -> dict[str, dict[str, Fit]]:
 
 
 def nested(fits: Mapping[str, Mapping[str, Fit]]) -> pd.DataFrame:
-    """Of ``joint_fits``: sse (nats^2), AICc (the variance counted), F and p against ``free``.
+    """The table of ``joint_fits``: sse (nats^2), AICc, F and p against ``free``.
 
     Holm's p is over pairs, for each hypothesis.
     """

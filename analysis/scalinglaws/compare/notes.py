@@ -1,4 +1,4 @@
-"""Sentences on how a comparison was done, and on what could not be."""
+"""Sentences on how a comparison was done, and on what could not be compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def notes(
     tests: pd.DataFrame,
     costs: pd.DataFrame | None,
 ) -> Iterator[str]:
-    """What a reader of the tables has to know."""
+    """What a reader of the tables needs to know, one sentence each."""
     if not against:
         yield f"There is one method, {reference}: nothing to compare it with."
         return
@@ -44,7 +44,7 @@ def _curves(study: Study, reference: str, curves: Mapping[str, Curves]) -> Itera
     if not curves:
         yield "No method has a fitted curve: only the differences at each budget are compared."
     elif without:
-        yield f"Without a fitted curve, {', '.join(without)} can be compared at each budget alone."
+        yield f"Without a fitted curve, {', '.join(without)} can only be compared at each budget."
         if reference in without:
             yield f"As the reference {reference} has no curve, there are no multipliers."
 
@@ -60,7 +60,7 @@ def _noise(reference: str, against: Mapping[str, Contrast]) -> Iterator[str]:
         paired = "pairs of one seed" if each.paired is not None else "runs that share no seed"
         if degrees <= 0:
             yield (
-                f"{method} and {reference}: one run a budget measures no noise, so that their "
+                f"{method} and {reference}: one run a budget does not measure noise, so their "
                 f"differences have no interval."
             )
         elif used.pooled:
@@ -71,8 +71,8 @@ def _noise(reference: str, against: Mapping[str, Contrast]) -> Iterator[str]:
             )
         else:
             yield (
-                f"{method} and {reference}: differences by {paired}, each budget with its own "
-                f"variance, as budgets differ in it (Bartlett's p = {used.bartlett:.2g})."
+                f"{method} and {reference}: differences by {paired}, each budget with its "
+                f"own variance, because the variances differ (Bartlett's p = {used.bartlett:.2g})."
             )
 
 
@@ -80,8 +80,8 @@ def _permutation(tests: pd.DataFrame) -> Iterator[str]:
     weak = tests[tests["least_p"] > _LEVEL].drop_duplicates("methods")
     for least, part in weak.groupby("least_p"):
         yield (
-            f"Exchanged names give no p value under {least:.2g} for {', '.join(part['methods'])}: "
-            f"with so few runs that exact test can show nothing."
+            f"The test of exchanged names gives no p under {least:.2g} for "
+            f"{', '.join(part['methods'])}: with so few runs this exact test cannot show anything."
         )
 
 
@@ -92,7 +92,7 @@ def _reach(reference: str, curves: Mapping[str, Curves], worth: pd.DataFrame) ->
         last = part.loc[part["tokens"].idxmax()]
         needed, most = last["tokens"] * last["multiplier"], curves[reference].high
         if needed > 1.1 * most:
-            read = f"to {tokens_text(needed)} tokens" if needed < float("inf") else "without end"
+            read = f"to {tokens_text(needed)} tokens" if needed < float("inf") else "without limit"
             yield (
                 f"The multiplier of {method} at its largest budget reads {reference}'s curve "
                 f"{read}, beyond the {tokens_text(most)} that were measured."

@@ -1,8 +1,8 @@
 """Exact tests of the hypothesis that a method's name does not matter: names are exchanged.
 
 Names are exchanged within a block: the runs of one budget and seed where methods share seeds, else
-those of one budget. Nothing is assumed of the noise, so that few runs can show little: the least p
-value that a design can give is told.
+those of one budget. The test assumes nothing about the noise, so few runs can show little: the
+smallest p value that the design can give is reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scalinglaws.laws import Floats
 from scalinglaws.study import Study
 
 PERMUTATION = ["methods", "statistic", "p", "p_holm", "least_p", "arrangements", "exact"]
-#: Up to this many arrangements all are tried; of more, so many are drawn.
+#: Up to this many arrangements are all tried; of more, this many are drawn.
 _ALL, _DRAWS = 2**14, 10_000
 
 Labels = npt.NDArray[np.int64]
@@ -31,10 +31,8 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Arrangements:
-    """labels [R, n]: the method of each run; as it was in the first row of drawn ones.
-
-    count: how many arrangements there are; exact: whether all are here; least_p: what p can be
-    at the least.
+    """labels [R, n]: the method of each run; the actual one is the first row of drawn ones. count:
+    how many arrangements exist; exact: whether all are here; least_p: the smallest possible p.
     """
 
     labels: Labels
@@ -96,9 +94,9 @@ def _drawn(labels: Labels, members: list[Labels], seed: int) -> Labels:
 
 
 def p_value(statistic: Floats, actual: float, exact: bool) -> float:
-    """Share of arrangements [R] whose statistic is as large; those that tie to rounding count.
+    """Share of arrangements [R] whose statistic is as large; ties up to rounding count.
 
-    The arrangement as it was is among them.
+    The actual arrangement is among them.
     """
     reached = statistic >= actual - 1e-9 * max(abs(actual), 1e-300)
     return float(reached.mean()) if exact else float((1 + reached[1:].sum()) / len(statistic))
@@ -116,8 +114,9 @@ def mean_spread(values: Floats, labels: Labels, blocks: Labels) -> Floats:
 
 
 def curve_gain(one: Fit, labels: Labels) -> Floats:
-    """Squares [R] that a curve for each method takes from those of one curve for all, to first
-    order: the residuals' projections on each method's tangents.
+    """By how much [R] a curve for each method lowers the sum of squares, to first order.
+
+    These are the residuals' projections on each method's tangents.
     """
     problem = one.problem
     scale = np.ones(one.points) if problem.weights is None else np.sqrt(problem.weights)

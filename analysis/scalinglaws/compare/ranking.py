@@ -1,4 +1,4 @@
-"""How well a small budget foretells the order of methods at the largest."""
+"""How well a small budget predicts the order of methods at the largest."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RANKING = ["budget", "largest", "pairs", "agreeing", "accuracy", "ci_low", "ci_h
 def ranking(frame: pd.DataFrame, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
     """Share of pairs of methods whose mean losses have the same order as at the largest budget.
 
-    Pairs whose order at the largest budget is itself within the noise (the 95 % interval of
+    Pairs whose order at the largest budget is within the noise (the 95 % interval of
     ``differences`` holds zero) do not count. The interval is of seeds resampled within each budget,
-    the same for all methods where they share them; with few seeds it is too narrow, and with one
-    there is none.
+    the same for all methods where they share them; with few seeds it is too narrow, and one seed
+    gives none.
     """
     table = frame.groupby(["budget", "method"], sort=True)["loss"].mean().unstack("method")
     table = table.dropna(thresh=2)

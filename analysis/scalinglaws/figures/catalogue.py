@@ -19,7 +19,7 @@ Extras = Mapping[str, pd.DataFrame | None]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, and what to write under it and in place of it; ``section`` of the report."""
+    """A figure, its caption, its alternative text, and its section of the report."""
 
     name: str
     figure: Figure
@@ -30,7 +30,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Figures, and for each that the data do not allow, the reason."""
+    """The figures, and for each one that the data do not allow, the reason."""
 
     drawn: tuple[Drawn, ...]
     skipped: dict[str, str]
@@ -101,8 +101,8 @@ _ENTRIES = (
         lambda d: compare.multipliers(d.study, d.comparison.multipliers),
         "Token multiplier of each method against training tokens, with a line at 1.",
         "Tokens that {reference} needs for the same loss, divided by the tokens used: above 1 "
-        "the method saves tokens. Bands are 95 % intervals of paired draws ({draws}); dashed is "
-        "beyond the data of one of the two curves. Factors beyond 16 are cut off.",
+        "the method saves tokens. Bands are 95 % intervals of paired draws ({draws}); dashed parts "
+        "are beyond the data of one of the two curves. Factors beyond 16 are cut off.",
     ),
     _Entry(
         "differences",
@@ -124,7 +124,7 @@ _ENTRIES = (
         "iso-loss",
         _COMPARED,
         lambda d: compare.iso_loss(d.study, d.comparison.iso_loss),
-        "Training tokens that each method needs to come down to given losses.",
+        "Training tokens that each method needs to reach given losses.",
         "Training tokens that the fitted curves need to reach a loss. Bars are 95 % intervals "
         "({draws} draws); crosses mark points beyond the data.",
     ),
@@ -216,7 +216,7 @@ def draw_all(
     *,
     only: str | None = None,
 ) -> Drawing:
-    """Every figure that the data allow, or the one named ``only``.
+    """Every figure that the data allow, or only the one named ``only``.
 
     extras: frames by name: trajectories, overlap, costs, results, as a sweep writes them.
     """
@@ -236,7 +236,7 @@ def draw_all(
 
 
 def _facts(data: _Data) -> dict[str, str]:
-    """What captions say of the data."""
+    """What captions say about the data."""
     study, known = data.study, data.known
     frame = study.losses.frame
     domains = None if known is None else known.domains

@@ -1,4 +1,4 @@
-"""Whether the fits can be believed: residuals, forecasts of what is known, profiles, draws."""
+"""Figures that test the fits: residuals, forecasts of known losses, profiles, draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods compared: multipliers, differences, crossovers, tokens for a loss, domains."""
+"""Figures of the comparison: multipliers, differences, crossovers, tokens for a loss, domains."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _need(frame: pd.DataFrame, what: str) -> pd.DataFrame:
 
 
 def _drawable(values: pd.Series) -> pd.Series:
-    """What has a place on a logarithmic axis; an empty column may be of any type."""
+    """Values that a logarithmic axis can show; an empty column may be of any type."""
     numbers = values.astype(float)
     return np.isfinite(numbers) & (numbers > 0)
 
@@ -73,7 +73,7 @@ def _bars(axes: Axes, x: pd.Series, part: pd.DataFrame, value: str, style: Style
 
 @styled
 def multipliers(study: Study, frame: pd.DataFrame) -> Figure:
-    """Tokens that the reference needs for the same loss, over the tokens used; a panel a charge."""
+    """Tokens that the reference needs for the same loss, over tokens used; one panel per charge."""
     frame = _need(frame[_drawable(frame["multiplier"])], "multipliers")
     kinds = [kind for kind in _CHARGED if (frame["charged"] == kind).any()]
     reference, styles = frame["reference"].iloc[0], styles_of(study.methods)
@@ -295,7 +295,7 @@ def forgetting(study: Study, frame: pd.DataFrame, target: str | None = None) -> 
     """
     frame = frame[frame["change"].notna()]
     if frame["domain"].nunique() < 2:
-        raise AnalysisError("it takes two domains with the base model's losses")
+        raise AnalysisError("the figure needs two domains with the base model's losses")
     target, styles = target or target_of(frame), styles_of(study.methods)
     keys = ["method", "budget"]
     own = frame[frame["domain"] == target].set_index(keys)["change"]

@@ -1,4 +1,4 @@
-"""What the runs did: training trajectories, what selections share, what they cost."""
+"""Figures of the runs: training trajectories, overlap of selections, costs."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def hours(methods: list[str], costs: pd.DataFrame | None, results: pd.DataFrame)
 def _trained(results: pd.DataFrame) -> pd.Series:
     """Device-hours of training by method, a trunk that several budgets share counted once.
 
-    A cell's ``device_hours`` are those of the run by itself; without its own they are the trunk's
-    up to its branch, and the furthest branch of a seed has the whole trunk behind it.
+    A cell's ``device_hours`` count as if it ran alone; without its own hours they are the trunk's
+    up to its branch. The furthest branch of a seed includes the whole trunk.
     """
     whole = results["device_hours"]
     own = results.get("own_device_hours", whole).fillna(whole)

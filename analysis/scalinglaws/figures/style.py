@@ -55,7 +55,7 @@ _STYLE = {
     "svg.fonttype": "path",
     "savefig.dpi": 250,
 }
-#: Of a figure's files, what would differ from day to day.
+#: Metadata of a figure's files that would differ from day to day.
 _UNDATED: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None},
@@ -77,7 +77,7 @@ class Style:
 def styles_of(methods: Sequence[str]) -> dict[str, Style]:
     """By the order of the study's methods, so that a method looks the same in every figure.
 
-    Where colours come again, they come with other markers.
+    Where colours repeat, the markers differ.
     """
     count = len(COLOURS)
     return {
@@ -87,7 +87,7 @@ def styles_of(methods: Sequence[str]) -> dict[str, Style]:
 
 
 def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Draw in our style, whatever the reader's is."""
+    """Draw in our style, whatever the user's matplotlib settings are."""
 
     @functools.wraps(draw)
     def inner(*args: _P.args, **options: _P.kwargs) -> Figure:
@@ -95,7 +95,7 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
             mpl.rcdefaults()
             mpl.rcParams.update(_STYLE)
             figure = draw(*args, **options)
-            figure.draw_without_rendering()  # ticks take their size from the style of now
+            figure.draw_without_rendering()  # ticks take their size from the current style
             return figure
 
     return inner
@@ -187,7 +187,7 @@ def number_axis(axes: Axes, which: str = "y") -> None:
 
 
 def note(axes: Axes, text: str, y: float, **options: Any) -> None:
-    """Small grey words at the right end of a line at ``y``."""
+    """Small grey text at the right end of a line at ``y``."""
     axes.annotate(
         text,
         (1, y),

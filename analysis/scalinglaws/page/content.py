@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scalinglaws.errors import AnalysisError
 from scalinglaws.tables import Table, check_stem
 
-#: What a sentence of the verdict is: a result, a doubt about one, or a question left.
+#: What a sentence of the verdict is: a result, a caution about one, or an open question.
 LEVELS = ("finding", "caution", "open")
 
 
@@ -45,7 +45,7 @@ class Figure:
         if not self.svg and not self.png:
             raise AnalysisError(f"figure {self.name} has no picture; give svg or png")
         if not self.alt.strip():
-            raise AnalysisError(f"figure {self.name} has no alt; say in words what it shows")
+            raise AnalysisError(f"figure {self.name} has no alt; describe in words what it shows")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page; ``generated`` is the time as the reader shall see it.
+    """A whole page; ``generated`` is the time that it shows.
 
     Raises AnalysisError where two figures, or two tables, have one name.
     """

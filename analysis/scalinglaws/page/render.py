@@ -1,9 +1,8 @@
 """The page as one HTML document.
 
-Figures are ``data:`` images, not inline SVG: a picture of its own has its own ids, so that the
-clip paths and glyphs of several matplotlib figures cannot clash, and nothing in it can run or
-load anything. A content security policy forbids the same of the page itself, apart from its own
-script and style.
+Figures are ``data:`` images, not inline SVG: each image has its own ids, so that the clip paths and
+glyphs of several matplotlib figures cannot clash, and nothing in it can run or load anything. A
+content security policy forbids the same of the page itself, apart from its own script and style.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def _resource(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """As a content security policy names an inline script or style."""
+    """The name of an inline script or style in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

@@ -101,9 +101,9 @@ def test_hold_out_and_forecasts_hold_the_truth() -> None:
 
 
 def test_more_held_out_than_there_is_is_refused() -> None:
-    with pytest.raises(AnalysisError, match="7 budgets, of which 7 cannot be held out"):
+    with pytest.raises(AnalysisError, match="7 budgets, so 7 cannot be held out"):
         holdout(made(table(), laws=["power"]), 7)
-    with pytest.raises(AnalysisError, match="no law can be fitted to what is left without the 5"):
+    with pytest.raises(AnalysisError, match="no law can be fitted without the 5"):
         holdout(made(table(), laws=["power"]), 5)
 
 

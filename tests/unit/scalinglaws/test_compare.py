@@ -204,7 +204,7 @@ def test_no_curves_at_all_leave_the_differences() -> None:
 
 def test_one_seed_a_budget_is_compared_by_curves_alone() -> None:
     found = compared(table({"random": 3.0, "a": 3.05}, seeds=1, budgets=8))
-    assert any("measures no noise" in note for note in found.notes)
+    assert any("does not measure noise" in note for note in found.notes)
     assert found.multipliers["ci_low"].notna().all()
     assert found.ranking["ci_low"].isna().all()
 
@@ -212,7 +212,7 @@ def test_one_seed_a_budget_is_compared_by_curves_alone() -> None:
 def test_a_design_that_can_show_nothing_says_so() -> None:
     found = compared(table({"random": 3.0, "a": 3.05}, seeds=1, budgets=4))
     assert found.permutation["least_p"].min() == 0.125
-    assert any("can show nothing" in note for note in found.notes)
+    assert any("cannot show anything" in note for note in found.notes)
 
 
 def test_a_budget_without_common_seeds_is_compared_by_all_of_its_runs() -> None:
@@ -255,7 +255,7 @@ def test_methods_without_a_common_budget_are_compared_by_curves_alone() -> None:
 
 
 def test_an_unknown_reference_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(AnalysisError, match="no method `rnadom` to compare with; random, a"):
+    with pytest.raises(AnalysisError, match="no method `rnadom` to compare with; known: random, a"):
         compared(table({"random": 3.0, "a": 3.1}), reference="rnadom")
 
 

@@ -212,7 +212,7 @@ def test_a_law_of_ones_own_from_a_module(monkeypatch: pytest.MonkeyPatch, tmp_pa
     module.Exponential, module.number = Exponential, 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "laws_of_a_user", module)
     check_exponential(find_law("laws_of_a_user:Exponential")())
-    with pytest.raises(AnalysisError, match="no subclass"):
+    with pytest.raises(AnalysisError, match="not a subclass"):
         find_law("laws_of_a_user:number")
     with pytest.raises(AnalysisError, match="cannot be imported"):
         find_law("laws_of_a_user:Missing")

@@ -57,13 +57,13 @@ def test_a_clean_table_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("row", "column", "value", "said"),
     [
-        (3, "loss", "diverged", ["line 5", "random at 512,000 tokens", "`diverged` is no loss"]),
-        (3, "loss", np.inf, ["line 5", "`inf` is no loss"]),
+        (3, "loss", "diverged", ["line 5", "random at 512,000 tokens", "`diverged` is not a loss"]),
+        (3, "loss", np.inf, ["line 5", "`inf` is not a loss"]),
         (3, "loss", None, ["line 5", "run the cells again"]),
         (9, "loss", 0.0, ["line 11", "chosen at 128,000 tokens", "loss is 0"]),
         (9, "loss", -3.1, ["line 11", "loss is -3.1", "nats a token"]),
         (9, "tokens", -5, ["line 11", "tokens is -5"]),
-        (9, "tokens", "many", ["line 11, chosen", "`many` is no count"]),
+        (9, "tokens", "many", ["line 11, chosen", "`many` is not a count"]),
         (9, "method", " ", ["line 11", "names no method"]),
     ],
 )
@@ -173,7 +173,7 @@ def test_of_contradictory_cells_none_is_used_and_both_values_are_said() -> None:
     assert len(read.frame) == len(table) - 1
     assert read.left_out["where"].tolist() == ["row 5", "row 16"]
     assert f"{table.loc[5, 'loss']:.6g} (row 5), 3.25 (row 16)" in read.warnings[0]
-    assert "seeds of their own" in read.warnings[0]
+    assert "its own seed" in read.warnings[0]
 
 
 def test_rows_without_a_seed_are_repeats() -> None:
@@ -245,7 +245,10 @@ def test_budgets_that_differ_slightly_are_one_level() -> None:
 @pytest.mark.parametrize(
     ("unit", "said"),
     [
-        (lambda nats: nats / np.log(2), "1.443 times those of random at every budget, as bits"),
+        (
+            lambda nats: nats / np.log(2),
+            "1.443 times those of random at every budget, the ratio of bits",
+        ),
         (np.exp, "chosen has losses about 2"),
     ],
 )
@@ -292,7 +295,7 @@ def test_budgets_in_another_unit_are_warned_of(factor: float) -> None:
         (pd.DataFrame({"tokens": [1]}), None, "no column `loss`; the table has tokens; map it"),
         (pd.DataFrame({"tokens": [1], "loss": [np.nan]}), None, "can be analysed: left out 1 row"),
         (pd.DataFrame({"tokens": [], "loss": []}), None, "it has no rows"),
-        (clean(), {"loss": "nll"}, "`loss` is mapped to `nll`, which is no column"),
+        (clean(), {"loss": "nll"}, "`loss` is mapped to `nll`, which is not a column"),
         (clean(), {"token": "tokens"}, "no column `token` to map; known: method"),
         (
             pd.DataFrame([[1, 2, 3]], columns=["tokens", "loss", "loss"]),

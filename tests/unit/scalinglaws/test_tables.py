@@ -180,7 +180,9 @@ def test_an_empty_frame_is_a_table(tmp_path: Path) -> None:
 def test_what_cannot_be_a_table_is_refused() -> None:
     with pytest.raises(AnalysisError, match=r"`\.\./up` cannot name a file"):
         Table("../up", "", FRAME)
-    with pytest.raises(AnalysisError, match="wants column loss as `los`; the formats are number"):
+    with pytest.raises(
+        AnalysisError, match="gives column loss the format `los`; the formats are number"
+    ):
         Table("losses", "", FRAME, formats={"loss": "los"})
     with pytest.raises(AnalysisError, match="columns twice: method"):
         Table("losses", "", pd.concat([FRAME, FRAME[["method"]]], axis=1))
