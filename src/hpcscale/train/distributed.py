@@ -101,6 +101,8 @@ class Ranks:
 
     def any_of_each(self, flags: Sequence[bool]) -> list[bool]:
         """Whether each of ``flags`` is set on any rank: one collective for all of them."""
+        if self.world_size == 1:
+            return [bool(flag) for flag in flags]
         set_somewhere = self._reduced(np.array(flags, dtype=np.uint8), dist.ReduceOp.MAX)
         return [bool(flag) for flag in set_somewhere]
 
