@@ -27,6 +27,16 @@ RIGHT = "right"
 #: Relative, of losses beside those of plain Transformers.
 BOUND = 1e-6
 
+#: Six families whose sizes are known by hand, and what their tiny configs are given.
+SIX: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "llama": {},
+    "qwen2": {"tie_word_embeddings": True},
+    "gpt_neox": {},
+    "opt": {"word_embed_proj_dim": 16},
+    "mixtral": {},
+}
+
 #: Settings that make a model small, where its config has them.
 _SMALL = {
     "vocab_size": VOCABULARY,

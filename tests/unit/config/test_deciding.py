@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -14,11 +13,12 @@ from hpcscale.config.model import Shape
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.config.train import TrainConfig
 from hpcscale.config.types import Section
-from hpcscale.plan.stages import _FREE, Pipeline
+from hpcscale.plan.specs import _FREE
 from hpcscale.selection.perplexity import PerplexityParams
 from hpcscale.selection.tracin import TracinParams
+from planning import SWEEPS, tasks_of
 
-SWEEP = Path(__file__).parents[3] / "sweeps" / "influence.yaml"
+SWEEP = SWEEPS / "influence.yaml"
 #: Each section that stands whole in a key, with values that it may have, and the fields that came
 #: after its keys were pinned, at their defaults: one that changes gives a key to other results.
 SECTIONS: list[tuple[type[Section], dict[str, Any], dict[str, Any]]] = [
@@ -38,8 +38,7 @@ class Newer(TrainConfig):
 
 
 def keys(config: SweepConfig) -> dict[str, str]:
-    pipeline = Pipeline(config, "fp32", lambda spec: spec.corpus, lambda source: None)
-    return {task.name: task.key for task in pipeline.graph()}
+    return {task.name: task.key for task in tasks_of(config).graph}
 
 
 def test_a_new_field_of_train_is_in_a_key_where_it_is_not_at_its_default() -> None:

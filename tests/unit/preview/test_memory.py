@@ -8,34 +8,19 @@ import pytest
 
 from hpcscale.config.profile import SiteProfile
 from hpcscale.errors import ConfigError
-from hpcscale.opened import open_sweep
 from hpcscale.preview.checks import check
 from hpcscale.preview.memory import gpu_memory, memory_lines
+from planning import open_plan
 
-SWEEP = """\
-name: plan
-root: {root}
-model: {{scratch: {{layers: 12, width: 768, heads: 12}}}}
-tokenizer: {{train: 50257}}
-data:
-  sequence_length: 1024
-  base: {{corpus: stdlib, tokens: 1M}}
-  pool: {{corpus: stdlib, tokens: 48M}}
-  eval: {{corpus: stdlib, tokens: 96k}}
-budgets: [6M]
-seeds: [0]
-train: {{global_batch: 65536, micro_batch: 16, zero: auto}}
-resources: {{train: {{gpus: 4}}}}
-"""
+TRAINING = (
+    "train={global_batch: 65536, micro_batch: 16, zero: auto}",
+    "resources={train: {gpus: 4}}",
+)
 SITE = "name: here\ngpus_per_node: 4\n"
 
 
 def lines(tmp_path: Path, *overrides: str, site: str = SITE) -> list[str]:
-    (tmp_path / "plan.yaml").write_text(SWEEP.format(root=tmp_path))
-    (tmp_path / "site.yaml").write_text(site)
-    opened = open_sweep(
-        tmp_path / "plan.yaml", overrides, "slurm", str(tmp_path / "site.yaml"), dry_run=True
-    )
+    opened = open_plan(tmp_path, *TRAINING, *overrides, executor="slurm", site=site)
     check(opened, opened.plan(), dry_run=True)
     return memory_lines(opened, opened.plan())
 

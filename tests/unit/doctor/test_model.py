@@ -32,7 +32,7 @@ def test_a_good_model_passes_every_probe(tmp_path: Path) -> None:
     result = doctor(save(tmp_path / "model"))
     assert result.exit_code == 0, result.output
     assert verdicts(result) == dict.fromkeys(LINES, "ok")
-    assert result.output.endswith("all is well\n")
+    assert result.output.endswith("all checks passed\n")
 
 
 def test_a_model_without_a_tokenizer_skips_three_lines(tmp_path: Path) -> None:

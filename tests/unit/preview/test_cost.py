@@ -9,27 +9,12 @@ from pathlib import Path
 import pytest
 
 from families import LENGTH, tiny_config, tiny_model
-from hpcscale.opened import open_sweep
 from hpcscale.preview.cost import Estimate, estimate
-
-SWEEP = """\
-name: plan
-root: {root}
-model: {{scratch: {{layers: 12, width: 768, heads: 12}}}}
-tokenizer: {{train: 50257}}
-data:
-  sequence_length: 1024
-  base: {{corpus: stdlib, tokens: 1M}}
-  pool: {{corpus: stdlib, tokens: 48M}}
-  eval: {{corpus: stdlib, tokens: 96k}}
-budgets: [6M]
-seeds: [0]
-"""
+from planning import open_plan
 
 
 def planned(folder: Path, gpu_type: str | None, precision: str) -> Estimate:
-    (folder / "plan.yaml").write_text(SWEEP.format(root=folder))
-    opened = open_sweep(folder / "plan.yaml", (), "local")
+    opened = open_plan(folder)
     return estimate(opened.config, opened.plan().start, gpu_type, precision)
 
 
@@ -68,7 +53,7 @@ def test_a_model_of_another_family_is_planned_without_torch(tmp_path: Path) -> N
     tiny_model(tiny_config("llama")).save_pretrained(tmp_path)  # type: ignore[operator]
     code = (
         "import sys; from hpcscale.config.model import ModelConfig; "
-        "from hpcscale.preview.cost import flops_per_token; "
+        "from hpcscale.model.sizes import flops_per_token; "
         f"print(flops_per_token(ModelConfig(source={str(tmp_path)!r}), None, {LENGTH}), "
         "{'torch', 'transformers', 'safetensors'} & set(sys.modules))"
     )

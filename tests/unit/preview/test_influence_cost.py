@@ -10,32 +10,21 @@ import pytest
 
 from hpcscale.errors import ConfigError
 from hpcscale.influence.gradient_shards import shard_parts
-from hpcscale.opened import Sweep, open_sweep
+from hpcscale.opened import Sweep
 from hpcscale.preview import influence_cost as module
 from hpcscale.preview.checks import check
 from hpcscale.preview.influence_cost import disk_problem, forecast, forecast_lines
+from planning import open_plan
 
-SWEEP = """\
-name: plan
-root: {root}
-model: {{scratch: {{layers: 12, width: 768, heads: 12}}}}
-tokenizer: {{train: 50257}}
-data:
-  sequence_length: 1024
-  base: {{corpus: stdlib, tokens: 1M}}
-  pool: {{corpus: stdlib, tokens: 48M}}
-  query: {{corpus: stdlib, tokens: 96k}}
-  eval: {{corpus: stdlib, tokens: 96k}}
-influence: {{proxy: {{tokens: 6M, checkpoints: 3}}, projection: {{dimension: 4096}}}}
-selection: [{{name: a, method: tracin}}]
-budgets: [6M]
-seeds: [0]
-"""
+INFLUENCE = (
+    "data.query={corpus: stdlib, tokens: 96k}",
+    "influence={proxy: {tokens: 6M, checkpoints: 3}, projection: {dimension: 4096}}",
+    "selection=[{name: a, method: tracin}]",
+)
 
 
-def sweep(tmp_path: Path, *overrides: str) -> Sweep:
-    (tmp_path / "plan.yaml").write_text(SWEEP.format(root=tmp_path))
-    return open_sweep(tmp_path / "plan.yaml", overrides, "local")
+def sweep(folder: Path, *overrides: str) -> Sweep:
+    return open_plan(folder, *INFLUENCE, *overrides)
 
 
 def test_bytes_are_those_that_a_shard_takes(tmp_path: Path) -> None:

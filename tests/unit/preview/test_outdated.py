@@ -10,9 +10,11 @@ import pytest
 
 from hpcscale.atomic import write_done
 from hpcscale.errors import ConfigError, DataError
-from hpcscale.opened import Sweep, open_sweep
+from hpcscale.opened import Sweep
+from hpcscale.plan.kinds import STORE
 from hpcscale.preview.checks import check
 from hpcscale.preview.outdated import refuse_outdated
+from hpcscale.sweep import open_sweep
 from support import SWEEP
 
 #: As version 0.1 wrote it for a cut archive.
@@ -34,7 +36,7 @@ def sweep(tmp_path: Path) -> Sweep:
 
 
 def finish(sweep: Sweep, role: str, broken: list[dict[str, str]]) -> Path:
-    task = sweep.pipeline.stores[role]  # type: ignore[index]
+    task = sweep.tasks.shared.stores[role]  # type: ignore[index]
     store = sweep.run_dir / task.id / "store"
     store.mkdir(parents=True)
     read = {"broken": len(broken), "first_broken": broken}
@@ -73,8 +75,8 @@ def of_model(tmp_path: Path, config: dict[str, Any], *overrides: str, **facts: A
     file = tmp_path / "tiny.yaml"
     file.write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
     sweep = open_sweep(file, (f"model={model}", *overrides), "local")
-    for task in sweep.graph:
-        if task.kind != "store":
+    for task in sweep.tasks.graph:
+        if task.kind is not STORE:
             folder = sweep.run_dir / task.id
             (folder / "model").mkdir(parents=True)
             (folder / "model" / "config.json").write_text(json.dumps(config))
@@ -130,7 +132,7 @@ def test_so_are_scores_of_a_model_beside_the_base(tmp_path: Path) -> None:
     chosen = f"selection=[{{name: low, method: perplexity, model: {scorer}, keep: low, rate: 0.5}}]"
     sweep = of_model(tmp_path, config, chosen)
     refuse_outdated(sweep)
-    (fetched,) = [task for task in sweep.graph if task.name == "models/scorer"]
+    (fetched,) = [task for task in sweep.tasks.graph if task.name == "models/scorer"]
     copy = sweep.run_dir / fetched.id
     granite = {"model_type": "granite", "logits_scaling": 8.0}
     (copy / "model" / "config.json").write_text(json.dumps(granite))
