@@ -1,4 +1,4 @@
-"""Plain, gzip and zstandard files as streams of bytes that raise where the file is not whole."""
+"""Plain, gzip and zstandard files as streams of bytes; a file that is not whole raises an error."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def open_zstd(path: Path) -> IO[bytes]:
 
 
 def archive_errors() -> tuple[type[Exception], ...]:
-    """What reading raises where an archive is cut off, damaged or none."""
+    """The exceptions of reading a file that is cut off, damaged or not an archive."""
     from zstandard import ZstdError
 
     return (EOFError, zlib.error, gzip.BadGzipFile, ZstdError)
 
 
 def _refuse_empty(path: Path) -> None:
-    # An archive of nothing has a header; gzip itself reads a file without one as no data.
+    # An empty archive has a header; gzip itself reads a file without one as no data.
     if path.stat().st_size == 0:
         raise EOFError("the file is empty")
 

@@ -32,9 +32,9 @@ _NO_NETWORK = "run `hpcscale data prepare` on a node with a network, or point `p
 
 
 def write_dataset(batches: Iterable[Any], out: Path) -> None:
-    """pyarrow tables of one schema as a Hugging Face dataset that ``load_from_disk`` reads.
+    """Write pyarrow tables of one schema as a Hugging Face dataset for ``load_from_disk``.
 
-    They are written as they come, and never held together.
+    They are written as they arrive and never held together.
     """
     import tempfile
 
@@ -66,21 +66,21 @@ class Corpus(ABC):
 
     @abstractmethod
     def fingerprint(self, cache: Path | None = None) -> dict[str, Any]:
-        """What decides the documents of the source, JSON-ready; paths do not.
+        """What decides the documents of the source, JSON-ready; paths are not part of it.
 
         ``cache`` is a JSON file that keeps the SHA-256 of files by path, size and time of change.
         """
 
     @abstractmethod
     def documents(self, report: ReadReport) -> Iterator[Document]:
-        """All documents; what is broken or empty goes into ``report``. Raises DataError."""
+        """All documents; ``report`` counts broken and empty ones. Raises DataError."""
 
     def listing(self) -> Listing:
-        """The local files of the source, listed once, and what lies beside them and is not read."""
+        """The local files of the source, listed once, and files beside them that are not read."""
         return Listing([])
 
     def resolved(self) -> dict[str, Any]:
-        """What reading has found out beyond the fingerprint, such as the commit of a branch."""
+        """What reading found beyond the fingerprint, such as the commit of a branch."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Files that are refused as a whole, since what is missing in them cannot be counted in records."""
+"""Files that are refused as a whole, because their missing part cannot be counted in records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from hpcscale.errors import DataError
 
 _REMEDY = "fetch it again, or leave it out of `path:`"
-#: How a file begins that stands for one kept elsewhere -> what it is, and what fetches it.
+#: How a pointer file begins -> its tool, and the command that fetches the content.
 _POINTERS = {
     b"version https://git-lfs.github.com/spec/": ("Git LFS", "git lfs pull"),
     b"/annex/objects/": ("git-annex", "git annex get"),
@@ -20,7 +20,7 @@ _HOLE = bytes(16)
 
 
 def damaged(path: Path, records: int, reason: object) -> DataError:
-    """The error for a file that is whole up to record (line, row) ``records`` and no further."""
+    """The error for a file that can be read only up to record (line, row) ``records``."""
     return DataError(
         f"{path} is damaged or cut off: {reason}; it can be read up to record {records}. "
         f"The documents after it are missing: {_REMEDY}"
@@ -28,19 +28,19 @@ def damaged(path: Path, records: int, reason: object) -> DataError:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Raises DataError where ``path`` holds only the name of the content, as git may leave it."""
+    """Raises DataError where ``path`` is a pointer of Git LFS or git-annex without its content."""
     with open(path, "rb") as handle:
         head = handle.read(64)
     for begin, (tool, command) in _POINTERS.items():
         if head.startswith(begin):
             raise DataError(
-                f"{path} is a {tool} pointer, and its content is not here; run `{command}` where "
-                "it lies, or leave it out of `path:`"
+                f"{path} is a {tool} pointer, and its content is not here; run `{command}` in "
+                "its folder, or leave it out of `path:`"
             )
 
 
 def refuse_foreign(path: Path, number: int, head: bytes) -> None:
-    """Raises DataError where ``head``, how line ``number`` begins, shows that this is no UTF-8."""
+    """Raises DataError where ``head``, the beginning of line ``number``, is not UTF-8 text."""
     for begin, name in _COMPRESSIONS.items():
         if head.startswith(begin):
             raise DataError(
@@ -57,13 +57,13 @@ def refuse_foreign(path: Path, number: int, head: bytes) -> None:
 
 
 def refuse_hole(path: Path, records: int, content: bytes) -> None:
-    """Raises DataError where a stretch of zero bytes stands in for what was not written."""
+    """Raises DataError where a stretch of zero bytes is in place of unwritten text."""
     if _HOLE in content:
-        raise damaged(path, records, "zero bytes stand in place of text")
+        raise damaged(path, records, "it has zero bytes in place of text")
 
 
 def refuse_bad_line(path: Path, number: int, line: bytes) -> None:
-    """Raises DataError where a line that is no JSON shows that more than itself is lost."""
+    """Raises DataError where a line that is not JSON shows that more than this line is lost."""
     refuse_foreign(path, number, line)
     refuse_hole(path, number - 1, line)
     if not line.endswith(b"\n") and not _is_json(line.decode("utf-8", "replace")):
@@ -81,7 +81,8 @@ def _is_json(text: str) -> bool:
 def _wide_encoding(head: bytes, order: bool) -> str | None:
     """UTF-16 or UTF-32, by its mark or its zero bytes, as ``iconv`` names it; else None.
 
-    ``order``: zero bytes tell the order of bytes too, as they do at the beginning of a file only.
+    ``order``: zero bytes tell the order of bytes too, which they do only at the beginning of a
+    file.
     """
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"

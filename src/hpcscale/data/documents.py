@@ -11,7 +11,7 @@ UNLABELLED = "unlabelled"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Text, the domain it is counted under, and where it stands (``file:line``)."""
+    """A text, the domain it is counted under, and its place (``file:line``)."""
 
     text: str
     domain: str

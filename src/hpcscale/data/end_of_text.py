@@ -1,6 +1,6 @@
 """Which token ends a text: the model's own, read from the JSON files of a tokenizer's directory.
 
-Neither ``tokenizers`` nor transformers is needed, so that a plan can say it.
+Neither ``tokenizers`` nor transformers is needed, so that a plan can name it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CONFIGS = (CONFIG, SPECIAL_TOKENS)
 
 @dataclass(frozen=True)
 class EndOfText:
-    """origin: which file names it, in words."""
+    """The token that ends a text, and its id. origin: which file names it, in words."""
 
     token: str
     id: int
@@ -48,7 +48,7 @@ def end_of_text(folder: Path) -> EndOfText:
         if vocabulary.id_of(found.token) != found.id:
             raise DataError(
                 f"{folder / SOURCE} records the end of text {found.token!r} as token {found.id}, "
-                "which the tokenizer beside it does not hold; fetch the tokenizer again"
+                "which the tokenizer beside it does not have; fetch the tokenizer again"
             )
         return found
     if named := _eos_token(folder):
@@ -61,7 +61,7 @@ def end_of_text(folder: Path) -> EndOfText:
         return EndOfText(named, identity, "the tokenizer's eos_token")
     usual, identity = vocabulary.id_of(END_OF_TEXT), _eos_token_id(folder)
     token = None if identity is None else vocabulary.token_of(identity)
-    # Some config.json hold the default of their class, which is any word of another vocabulary.
+    # Some config.json hold the default of their class, an arbitrary word of another vocabulary.
     if (
         token is not None
         and identity is not None
@@ -71,13 +71,13 @@ def end_of_text(folder: Path) -> EndOfText:
     if usual is not None:
         return EndOfText(END_OF_TEXT, usual, "since the tokenizer names no eos_token")
     raise DataError(
-        f"the tokenizer in {folder} has no {END_OF_TEXT} and names no eos_token that it knows; "
+        f"the tokenizer in {folder} has no {END_OF_TEXT} and no eos_token of its vocabulary; "
         f'add {{"eos_token": "..."}} to its {CONFIG}'
     )
 
 
 def former_end_of_text(folder: Path) -> str | None:
-    """The token that versions took which preferred ``<|endoftext|>``; None where they refused."""
+    """The choice of versions that preferred ``<|endoftext|>``; None where they refused."""
     vocabulary = Vocabulary(folder)
     named = [_content(read_object(folder / name).get("eos_token")) for name in _CONFIGS]
     return next((t for t in (END_OF_TEXT, *named) if t and vocabulary.id_of(t) is not None), None)
@@ -119,7 +119,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); correct it or fetch it again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{path} is no JSON object; correct it or fetch it again")
+        raise DataError(f"{path} is not a JSON object; correct it or fetch it again")
     return value
 
 
@@ -135,7 +135,7 @@ class Vocabulary:
     def id_of(self, token: str) -> int | None:
         if token in self._added:
             return self._added[token]
-        # Most questions end here: to parse a large file takes half a second, to search it does not.
+        # Most calls end here: parsing a large file takes half a second, searching it does not.
         if token.isascii() and token.strip("</|>") not in self._text:
             return None
         return self._tokens.get(token)
@@ -145,7 +145,7 @@ class Vocabulary:
         return next((token for token, other in tokens.items() if other == identity), None)
 
     def is_text(self, token: str) -> bool:
-        """Whether text can give ``token``, as far as the files tell."""
+        """Whether ``token`` can come from text, as far as the files tell."""
         if token in self._added:
             return False
         return len(token) == 1 or token in self._merged or not self._merged
@@ -163,7 +163,7 @@ class Vocabulary:
             return {}
         after = self._text.partition('"added_tokens"')[2].lstrip(" \t\r\n:")
         try:
-            listed = json.JSONDecoder().raw_decode(after)[0]  # it stands before the vocabulary
+            listed = json.JSONDecoder().raw_decode(after)[0]  # it comes before the vocabulary
         except ValueError:
             listed = None
         if not isinstance(listed, list):
@@ -171,7 +171,7 @@ class Vocabulary:
         try:
             return {entry["content"]: entry["id"] for entry in listed}
         except (TypeError, KeyError) as error:
-            raise DataError(f"{self.path} is no tokenizer ({error!r}); fetch it again") from None
+            raise DataError(f"{self.path} is not a tokenizer ({error!r}); fetch it again") from None
 
     @cached_property
     def _model(self) -> dict[str, Any]:

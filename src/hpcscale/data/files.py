@@ -20,14 +20,14 @@ from hpcscale.data.documents import UNLABELLED, Document
 from hpcscale.data.report import ReadReport
 from hpcscale.errors import DataError
 
-#: The byte order mark that some editors begin a file with; it is no part of the text.
+#: The byte order mark that some editors begin a file with; it is not part of the text.
 MARK = "\ufeff"
 
 
 def _read_lines(
     path: Path, text: str, domain: str, report: ReadReport, open_file: Callable[[Path], IO[bytes]]
 ) -> Iterator[Document]:
-    """One JSON object a line; blank lines are nothing. Raises DataError where the file is cut."""
+    """One JSON object per line; blank lines are skipped. Raises DataError where the file is cut."""
     number = 0
     try:
         with open_file(path) as lines:
@@ -43,7 +43,7 @@ def _read_lines(
 
 
 def _parse(line: bytes) -> Any:
-    """The JSON value of a line. Raises ValueError or RecursionError where it holds none."""
+    """The JSON value of a line. Raises ValueError or RecursionError where it is not JSON."""
     try:
         return json.loads(line.decode("utf-8"))
     except ValueError:
@@ -158,7 +158,7 @@ def _read_text(path: Path, text: str, domain: str, report: ReadReport) -> Iterat
 
 
 def starts_with_mark(path: Path) -> bool:
-    """Whether a byte order mark is the first of a file. Raises DataError."""
+    """Whether a file begins with a byte order mark. Raises DataError."""
     try:
         with open(path, "rb") as handle:
             return handle.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
@@ -184,7 +184,7 @@ def reader_of(path: Path) -> _Reader | None:
 
 
 def read_file(path: Path, text: str, domain: str, report: ReadReport) -> Iterator[Document]:
-    """The documents of one file in its order; what is broken or empty goes into ``report``.
+    """The documents of one file in its order; ``report`` counts broken and empty ones.
 
     Raises DataError where the file is damaged, cut off or of another encoding.
     """

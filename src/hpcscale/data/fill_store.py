@@ -1,4 +1,4 @@
-"""Which documents of a corpus go into a store: the right ones, each once, up to a token count."""
+"""Fill a store with documents of a corpus: the wanted ones, each once, up to a token count."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _BATCH_DOCUMENTS = 2048
 _BATCH_CHARACTERS = 1 << 22
 _READ_AHEAD = 3
 # Keeps the order in which a store takes documents apart from the order of training.
-_TAKE_KEY = 0x7461_6B65
+_ORDER_KEY = 0x7461_6B65
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBatch:
-    """Documents that may be kept, their ids, and the report as it stood after reading them."""
+    """Documents that may be kept, their ids, and the report after reading them."""
 
     documents: list[Document]
     ids: npt.NDArray[np.uint64]
@@ -157,9 +157,9 @@ def encode(batch: ReadBatch, keep: npt.NDArray[np.bool_], tokenizer: Tokenizer) 
 class KeyedPrefix:
     """The documents with the lowest keyed hashes that together reach a token count.
 
-    Exact in one pass: once the documents seen reach the count, no document with a higher key can
-    belong to the answer any more, so the bound only falls, and what lies above it is neither
-    tokenised nor remembered. Tokens wait in a spool file on disk.
+    Exact in one pass: once the documents seen reach the count, documents with a higher key cannot
+    be among them, so the bound only falls, and documents above it are neither tokenised nor
+    remembered. Tokens wait in a spool file on disk.
     """
 
     def __init__(self, spool: Path, seed: int, wanted: int | None, dtype: np.dtype[Any]) -> None:
@@ -180,8 +180,8 @@ class KeyedPrefix:
         self._bytes, self._codes = array("I"), array("H")
 
     def wants(self, ids: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.bool_], int]:
-        """Which of ``ids`` may still belong, each once, and how many repeat one taken."""
-        mask = keyed_hash(ids, self._seed, _TAKE_KEY) <= self._bound
+        """Which of ``ids`` may still belong, each once, and how many repeat a taken one."""
+        mask = keyed_hash(ids, self._seed, _ORDER_KEY) <= self._bound
         return keep_first(ids, mask, self._seen)
 
     def add(self, encoded: list[Encoded]) -> None:
@@ -200,7 +200,7 @@ class KeyedPrefix:
     def _ranked(self) -> npt.NDArray[np.int64]:
         """Candidates in the order of their keys, up to the one that reaches the count."""
         ids = np.array(self._ids, dtype=np.uint64)
-        ranked = np.lexsort((ids, keyed_hash(ids, self._seed, _TAKE_KEY)))
+        ranked = np.lexsort((ids, keyed_hash(ids, self._seed, _ORDER_KEY)))
         if self._wanted is not None:
             sums = np.cumsum(np.array(self._lengths, dtype=np.int64)[ranked])
             ranked = ranked[: int(np.searchsorted(sums, self._wanted)) + 1]
@@ -215,7 +215,7 @@ class KeyedPrefix:
             kept.extend(values[i] for i in ranked)
         self._candidate_tokens = sum(self._lengths)
         self._seen = set(self._ids)
-        self._bound = keyed_hash([self._ids[-1]], self._seed, _TAKE_KEY)[0]
+        self._bound = keyed_hash([self._ids[-1]], self._seed, _ORDER_KEY)[0]
 
     def drain(self) -> Iterator[Encoded]:
         """The documents in the order of their keys; deletes the spool."""
@@ -233,7 +233,7 @@ class KeyedPrefix:
 def keep_first(
     ids: npt.NDArray[np.uint64], mask: npt.NDArray[np.bool_], seen: set[int]
 ) -> tuple[npt.NDArray[np.bool_], int]:
-    """``mask`` less the ids in ``seen``, which grows by the others; and how many it lost."""
+    """``mask`` without the ids in ``seen``, and how many those were; ``seen`` gets the rest."""
     keep = mask.copy()
     for i in np.flatnonzero(mask):
         identity = int(ids[i])
@@ -243,8 +243,8 @@ def keep_first(
     return keep, int(mask.sum() - keep.sum())
 
 
-class Taking:
-    """One pass over a corpus: what it yields, and the report of what it read."""
+class StoreFill:
+    """One pass over a corpus: the documents for the store, and the report of what was read."""
 
     def __init__(
         self,
@@ -264,11 +264,11 @@ class Taking:
         """The documents in the order in which the store takes them."""
         spec = self._corpus.spec
         if self._corpus.shuffled:
-            return self._as_they_come(spec.tokens)
+            return self._in_corpus_order(spec.tokens)
         dtype = token_dtype(self._tokenizer.vocab_size)
-        return self._by_key(KeyedPrefix(spool, spec.seed, spec.tokens, dtype))
+        return self._in_key_order(KeyedPrefix(spool, spec.seed, spec.tokens, dtype))
 
-    def _as_they_come(self, wanted: int | None) -> Generator[Encoded, None, None]:
+    def _in_corpus_order(self, wanted: int | None) -> Generator[Encoded, None, None]:
         seen: set[int] = set()
         done = duplicates = 0
         with closing(read_ahead(self._batches)) as batches:
@@ -283,7 +283,7 @@ class Taking:
                     self._progress(done if wanted is None else min(done, wanted), wanted)
                 yield from encoded
 
-    def _by_key(self, prefix: KeyedPrefix) -> Generator[Encoded, None, None]:
+    def _in_key_order(self, prefix: KeyedPrefix) -> Generator[Encoded, None, None]:
         done = duplicates = 0
         with closing(read_ahead(self._batches)) as batches:
             for batch in batches:

@@ -42,7 +42,7 @@ def download(source: str, revision: str | None) -> Path:
 def _offline(source: str, at: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"tokenizer {source!r}{at} is not in the local cache and the hub did not give it "
+        f"tokenizer {source!r}{at} is not in the local cache and the hub did not send it "
         f"({reason}); run `hpcscale data prepare` on a node with a network, or set `tokenizer:` "
         "to a directory with its tokenizer.json"
     )

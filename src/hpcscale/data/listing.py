@@ -1,4 +1,4 @@
-"""Which files the patterns of a corpus name, and what lies beside them and is not read."""
+"""Which files the patterns of a corpus name, and which files beside them are not read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _COMPRESSED = {".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzma", ".zip", ".br", ".7
 _DATA = {".json", ".jsonl", ".parquet", ".txt"}
 _FOLDER = "folder(s)"
 _PROBLEMS_SHOWN = 3
-#: What Git LFS and git-annex leave in place of a file is shorter.
+#: Pointers of Git LFS and git-annex are shorter.
 _POINTER_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class Listing:
-    """files: (relative name, path), sorted and each once. skipped: how many files of each kind
-    lie beside them and are not read, since no reader knows their kind."""
+    """files: (relative name, path), sorted and each once. skipped: how many files of each kind are
+    beside them and are not read, because no reader knows their kind.
+    """
 
     files: list[tuple[str, Path]]
     skipped: dict[str, int] = field(default_factory=dict)
@@ -34,12 +35,12 @@ class Listing:
         if not self.skipped:
             return ""
         return (
-            f"{_files(len(self.files))} read; {_files(sum(self.skipped.values()))} not, since "
+            f"{_files(len(self.files))} read; {_files(sum(self.skipped.values()))} not, because "
             f"their kind is not read: {_kinds(self.skipped)}"
         )
 
     def refuse_pointers(self) -> None:
-        """Raises DataError for a file that is not here, before a task on some node does."""
+        """Raises DataError for a pointer without its content, before a task on a node does."""
         for _, path in self.files:
             try:
                 if path.stat().st_size < _POINTER_BYTES:
@@ -58,12 +59,12 @@ def _kinds(counts: dict[str, int]) -> str:
 
 
 def list_files(patterns: tuple[str, ...]) -> Listing:
-    """What the patterns name.
+    """The files that the patterns name.
 
     A pattern is a file, a directory (searched recursively, with the directories that it links to)
     or a glob; ``~`` and ``$VARIABLES`` are expanded, and hidden names are left out. Raises
     DataError where a pattern names nothing that can be read, and where a part of what it names
-    cannot be looked at.
+    cannot be read.
     """
     found: dict[Path, str] = {}
     skipped: dict[Path, str] = {}
@@ -93,14 +94,14 @@ class _Search:
         self._entered: set[str] = set()
 
     def run(self) -> None:
-        """Raises DataError, and OSError where the pattern itself cannot be looked at."""
+        """Raises DataError, and OSError where the pattern itself cannot be read."""
         root, known = Path(self._expanded), ", ".join(READERS)
         if root.is_dir():
             self._walk(root)
             nothing = f"directory {self._pattern} holds no file that ends in {known}"
         elif root.is_file():
             self._add(root.name, root)
-            nothing = f"{self._pattern} is of no known kind; a file must end in {known}"
+            nothing = f"{self._pattern} is not of a known kind; a file must end in {known}"
         else:
             self._glob()
             magic = glob.has_magic(self._expanded)
@@ -200,7 +201,7 @@ class _Search:
                 self.skipped[path] = _FOLDER
 
     def _searched(self) -> set[str]:
-        """The folders that the glob looks into; one that it may not enter, it passes over."""
+        """The folders that the glob searches; it skips those that it may not enter."""
         parts = self._expanded.split("/")
         first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
         folders: set[str] = set()
@@ -212,20 +213,20 @@ class _Search:
 
 
 def _closed(folder: Path) -> str | None:
-    """Why this user cannot list a folder or open what is in it; None: both are allowed."""
+    """Why this user cannot list a folder or open what is in it, or None."""
     try:
         with os.scandir(folder):
             os.stat(f"{folder}/.")  # noqa: PTH116 -- Path would drop the dot, which has to be found
     except OSError as error:
         return (
-            f"{folder} cannot be read ({error.strerror}); let this user read it, or name what "
-            "lies beside it in `path:`"
+            f"{folder} cannot be read ({error.strerror}); let this user read it, or name the "
+            "files beside it in `path:`"
         )
     return None
 
 
 def _kind(name: str) -> str:
-    """The suffix that says what a file holds: the last, and what stands before a second one."""
+    """The suffix that tells the kind of a file: the last, or the last two of a compressed file."""
     stem, ending = os.path.splitext(name)  # noqa: PTH122
     before = os.path.splitext(stem)[1]  # noqa: PTH122
     joined = ending in _COMPRESSED or before in _DATA

@@ -1,4 +1,4 @@
-"""The global order of documents: a function of (seed, epoch, ids) and of nothing else."""
+"""The global order of documents: a function of (seed, epoch, ids) only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def keyed_hash(ids: npt.ArrayLike, *key: int) -> npt.NDArray[np.uint64]:
     state = 0
     for part in key:
         if not 0 <= part <= _MASK:
-            raise ValueError(f"{part} is no seed; a seed lies between 0 and 2^64 - 1")
+            raise ValueError(f"{part} is not a seed; a seed lies between 0 and 2^64 - 1")
         state = _mix_int((state + _GOLDEN & _MASK) ^ _mix_int(part + _GOLDEN & _MASK))
     values = np.asarray(ids, dtype=np.uint64)
     # Two rounds: one alone maps ids that differ by a seed's xor to equal orders.

@@ -3,7 +3,7 @@
 The *stream* of a list of documents is [end-of-text] + all their tokens. Target j is stream[j + 1]
 and its input is stream[j], so each of the N tokens is a target exactly once. Row r of length T
 covers the targets r * T to r * T + T - 1. Only the last row may be short: it is filled with
-end-of-text inputs and targets of -100, which no loss counts.
+end-of-text inputs and targets of -100, which the loss ignores.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hpcscale.errors import DataError
 from hpcscale.types import Ints
 
 Packing = Literal["concat", "isolate"]
-#: The target of a position that is no token; torch's cross entropy ignores it by default.
+#: The target of a position that is not a token; torch's cross entropy ignores it by default.
 IGNORED = -100
-#: The segment of a position that is no token.
+#: The segment of a position that is not a token.
 NO_SEGMENT = -1
 
 
@@ -62,8 +62,8 @@ class PackedStream:
     ) -> None:
         """``doc_positions`` are positions in ``store`` in training order and may repeat.
 
-        The stream ends after ``n_tokens`` targets, in the middle of a document where need be;
-        None takes all. Raises DataError where the documents hold fewer tokens.
+        The stream ends after ``n_tokens`` targets, in the middle of a document if needed; None
+        takes all. Raises DataError where the documents hold fewer tokens.
         """
         if sequence_length < 1:
             raise DataError(f"sequence length {sequence_length} is not a length; write 8 or more")
@@ -94,12 +94,13 @@ class PackedStream:
 
     @property
     def document_tokens(self) -> Ints:
-        """Targets of each document of the list in the stream, int64; 0 behind its end."""
+        """Targets of each document of the list in the stream, int64; 0 after its end."""
         return np.diff(np.minimum(self._starts, self.n_tokens))
 
     def fingerprint(self, n_tokens: int) -> str:
-        """SHA-256 of what the first ``n_tokens`` targets are: the documents in their order, their
-        lengths, and how rows are cut. Streams that only go on differently have it in common."""
+        """SHA-256 of the first ``n_tokens`` targets: the documents in their order, their lengths,
+        and how rows are cut. Streams that differ only later have the same one.
+        """
         count = int(np.searchsorted(self._starts, n_tokens, side="left"))
         digest = hashlib.sha256(f"{self.packing} {self.sequence_length} {n_tokens}".encode())
         digest.update(np.ascontiguousarray(self._ids[self._documents[:count]]).data)

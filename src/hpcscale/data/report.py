@@ -16,9 +16,9 @@ class ReadReport:
     """Counts of records; ``first_broken`` keeps the places and reasons of the first 20 broken.
 
     ``documents`` were read whole. Of these, ``empty`` hold white space only, ``wrong_domain`` are
-    of a domain that was not asked for, ``duplicates`` repeat a text already taken,
-    ``other_split`` belong to another role by their hash and ``excluded`` are in another role's
-    store. Where a store stops at a token count, what it never looked at is not counted.
+    of a domain that was not asked for, ``duplicates`` repeat a text already taken, ``other_split``
+    belong to another role by their hash and ``excluded`` are in another role's store. Where a store
+    stops at a token count, records that it did not read are not counted.
     """
 
     documents: int = 0
@@ -49,7 +49,7 @@ class ReadReport:
         raise DataError(
             f"{self.broken} of {self.broken + self.documents} records are broken "
             f"({self.broken_share:.2%}, the limit data.max_broken is {max_broken:.2%}): "
-            f"{'; '.join(shown)}{more}. Mend the files, or raise data.max_broken"
+            f"{'; '.join(shown)}{more}. Repair the files, or raise data.max_broken"
         )
 
     def plain(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The embedded corpus: the English and the code that every Python installation carries.
+"""The embedded corpus: the English and the code of every Python installation.
 
 Four domains: ``topics`` (the language reference in ``pydoc_data``), ``docstrings``, ``comments``
 and ``code`` (functions and classes without either). No text is in two documents of different
@@ -39,7 +39,7 @@ def version() -> str:
 def read_stdlib(report: ReadReport) -> Iterator[Document]:
     """All documents, in the order of file names and lines.
 
-    Raises DataError where this Python came without its library's sources.
+    Raises DataError where this Python has no sources of its library.
     """
     root = Path(sysconfig.get_path("stdlib"))
     files = sorted(
@@ -49,7 +49,7 @@ def read_stdlib(report: ReadReport) -> Iterator[Document]:
     )
     if not any(name == _TOPICS for name, _ in files):
         raise DataError(
-            f"this Python carries no {_TOPICS} under {root}, so corpus `stdlib` is not whole; "
+            f"this Python has no {_TOPICS} under {root}, so corpus `stdlib` is not whole; "
             "install the full standard library (Debian: python3), or use corpus `files`"
         )
     for name, path in files:
@@ -96,7 +96,7 @@ def _module(source: str) -> Iterator[tuple[str, int, str]]:
                 statement = node.body[0]
                 hidden.update(range(statement.lineno, (statement.end_lineno or 0) + 1))
                 docstrings.append(("docstrings", statement.lineno, text + "\n"))
-    # A line that starts with # is a comment unless a string goes on over it.
+    # A line that starts with # is a comment unless it is inside a string.
     comments = {
         number: stripped.rstrip()
         for number, line in enumerate(lines, 1)

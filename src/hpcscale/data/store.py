@@ -23,7 +23,7 @@ import numpy.typing as npt
 from hpcscale.atomic import atomic_directory, sha256_file
 from hpcscale.config.data import CorpusConfig, Role
 from hpcscale.data.corpora import Corpus, open_corpus
-from hpcscale.data.fill_store import Encoded, Taking
+from hpcscale.data.fill_store import Encoded, StoreFill
 from hpcscale.data.report import ReadReport
 from hpcscale.data.tokenizer import Tokenizer, use_threads
 from hpcscale.data.writer import ARRAYS, FORMAT_VERSION, MANIFEST, StoreWriter
@@ -118,7 +118,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         version = manifest["format_version"]
     except FileNotFoundError:
         raise DataError(
-            f"{path} is no token store: it has no {MANIFEST}; build it with `hpcscale data "
+            f"{path} is not a token store: it has no {MANIFEST}; build it with `hpcscale data "
             "prepare` or run the same `hpcscale sweep` again"
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -183,10 +183,10 @@ def build_store(
 ) -> dict[str, Any]:
     """Tokenise one role's documents into the store ``out`` and return its manifest.
 
-    Kept are documents of ``spec.domains`` whose ``unit_hash`` lies in [low, high) of
-    ``hash_range``, each text once, and none that a store in ``exclude`` holds. They are taken in
-    an order that ``spec.seed`` decides until ``spec.tokens`` tokens are there; with ``cut`` the
-    last one is cut so that the count is exact. Bytes on disk are the same whatever ``workers``.
+    The store keeps documents of ``spec.domains`` whose ``unit_hash`` lies in [low, high) of
+    ``hash_range``, each text once, and none that a store in ``exclude`` holds. It takes them in an
+    order that ``spec.seed`` decides until it has ``spec.tokens`` tokens; with ``cut`` the last one
+    is cut so that the count is exact. The bytes on disk do not depend on ``workers``.
 
     ``progress(done, total)`` counts tokens; total is None where the whole corpus has to be read.
     ``cache`` keeps checksums of files. Raises DataError where more than the share ``max_broken``
@@ -198,13 +198,13 @@ def build_store(
     others = [TokenStore.open(path) for path in exclude]
     taken_by_others = [store.ids for store in others] or [np.empty(0, dtype=np.uint64)]
     excluded = np.sort(np.concatenate(taken_by_others))
-    taking = Taking(corpus, hash_range, excluded, tokenizer, progress)
+    fill = StoreFill(corpus, hash_range, excluded, tokenizer, progress)
     with atomic_directory(out) as directory:
         writer = StoreWriter(directory, tokenizer.vocab_size)
-        with closing(taking.documents(directory / "spool")) as documents:
+        with closing(fill.documents(directory / "spool")) as documents:
             _fill(writer, documents, spec.tokens, tokenizer if cut else None)
-        taking.report.check(max_broken)
-        _check_enough(role, corpus, writer, taking.report)
+        fill.report.check(max_broken)
+        _check_enough(role, corpus, writer, fill.report)
         facts = {
             "tokenizer": {"fingerprint": tokenizer.fingerprint()},
             "source": {**source, **corpus.resolved()},
@@ -219,7 +219,7 @@ def build_store(
                     for s in others
                 ],
             },
-            "read": taking.report.plain(),
+            "read": fill.report.plain(),
         }
         if skipped := corpus.listing().skipped:
             facts["skipped"] = skipped
@@ -235,7 +235,7 @@ def _fill(
         if wanted is not None:
             room = wanted - writer.n_tokens
             if cutter and len(tokens) > room:
-                # Without its end-of-text alone, a document has lost no byte.
+                # A document that lost only its end-of-text has lost no byte.
                 n_bytes = cutter.cut_bytes(tokens.tolist(), room, n_bytes)
                 tokens = tokens[:room]
         writer.append(item.identity, item.domain, n_bytes, tokens)

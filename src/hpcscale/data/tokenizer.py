@@ -1,7 +1,7 @@
 """Tokenizers: train one, fetch one, and turn text into token ids.
 
-Only the ``tokenizers`` library is used, since transformers takes seconds to import; that both give
-the same ids is checked where a tokenizer is fetched.
+Only the ``tokenizers`` library is used, because transformers takes seconds to import; fetching a
+tokenizer checks that both give the same ids.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class Tokenizer:
-    """Text to token ids. No special token is ever added, and none is read out of the text: a
-    document that spells out ``<|endoftext|>`` does not end there."""
+    """Text to token ids. No special token is ever added, and none is recognised in the text: a
+    document that spells out ``<|endoftext|>`` does not end there.
+    """
 
     def __init__(self, rust: RustTokenizer, eot_id: int) -> None:
         rust.no_truncation()
@@ -66,11 +67,12 @@ class Tokenizer:
         return [token.content for token in self._added.values()]
 
     def count_bytes(self, tokens: Sequence[int]) -> int:
-        """UTF-8 bytes that ``tokens`` stand for; a character in part counts its part, and a
-        special token stands for no text.
+        """UTF-8 bytes of the text of ``tokens``; a special token has none.
 
-        Where the tokenizer changes text (lower case, Unicode forms), these are bytes of the
-        changed one.
+        A part of a character counts its bytes.
+
+        Where the tokenizer changes text (lower case, Unicode forms), these are bytes of the changed
+        text.
         """
         text = [int(token) for token in tokens if not self._is_special(int(token))]
         if '"ByteLevel"' in self._decoder or _SPACE in self._decoder:
@@ -78,9 +80,9 @@ class Tokenizer:
         return len(self.decode(text).encode())
 
     def cut_bytes(self, tokens: Sequence[int], kept: int, n_bytes: int) -> int:
-        """UTF-8 bytes of a text of ``n_bytes`` that its first ``kept`` of ``tokens`` stand for.
+        """UTF-8 bytes of the first ``kept`` of the ``tokens`` of a text of ``n_bytes``.
 
-        Exact where the tokens hold the text, and in proportion where they hold a changed one.
+        Exact where the tokens decode to the text, in proportion where they decode to a changed one.
         """
         whole, part = self.count_bytes(tokens), self.count_bytes(tokens[:kept])
         if whole == n_bytes + 1 and part:  # a space before the text
@@ -108,7 +110,7 @@ class Tokenizer:
 def use_threads(workers: int) -> None:
     """Let ``encode_batch`` use ``workers`` threads.
 
-    The thread pool of the Rust library starts once a process: the first call decides.
+    The thread pool of the Rust library starts once per process: the first call decides.
     """
     os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, workers)))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -152,8 +154,8 @@ def fetch_tokenizer(
 ) -> Tokenizer:
     """Copy the tokenizer of a hub id or a local directory into ``out`` and load it.
 
-    reading: "file" takes a ``tokenizer.json`` as it stands, "transformers" what transformers makes
-    of the directory; without, both have to give the same token ids.
+    reading: "file" takes the ``tokenizer.json`` unchanged, "transformers" what transformers makes
+    of the directory; by default, both have to give the same token ids.
 
     ``source.json`` in ``out`` records the commit that the hub resolved ``revision`` to, and the
     end of text, which the model's config.json may name. Raises DataError where there is none,
@@ -163,7 +165,9 @@ def fetch_tokenizer(
     if is_local(source):
         folder = Path(os.path.expandvars(source)).expanduser()
         if not folder.is_dir():
-            raise DataError(f"tokenizer {source} is no directory; give one with a tokenizer.json")
+            raise DataError(
+                f"tokenizer {source} is not a directory; give one with a tokenizer.json"
+            )
     else:
         folder = download(source, revision)
         commit = folder.name
@@ -192,7 +196,7 @@ def _refuse_dropout(rust: RustTokenizer, source: str) -> None:
     dropout = getattr(rust.model, "dropout", None)
     if dropout:
         raise DataError(
-            f"tokenizer {source} drops merges at random (dropout {dropout}), so that a text has no "
+            f"tokenizer {source} drops merges at random (dropout {dropout}), so a text has no "
             'fixed token ids; set "dropout": null in its tokenizer.json'
         )
 
@@ -208,7 +212,7 @@ def _from_vocabulary(folder: Path, source: str) -> RustTokenizer:
     try:
         rust = RustTokenizer(models.BPE.from_file(str(vocab), str(merges)))
     except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{vocab} and {merges} are no tokenizer ({error})") from None
+        raise DataError(f"{vocab} and {merges} are not a tokenizer ({error})") from None
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=adds_prefix_space(folder))
     rust.decoder = decoders.ByteLevel()
     if rust.token_to_id(END_OF_TEXT) is not None:
@@ -231,4 +235,4 @@ def _load(path: Path) -> RustTokenizer:
     try:
         return RustTokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{path} is no tokenizer ({error}); fetch it again") from None
+        raise DataError(f"{path} is not a tokenizer ({error}); fetch it again") from None

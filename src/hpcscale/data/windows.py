@@ -1,8 +1,8 @@
-"""Documents one by one: windows of at most one sequence length, batched by like length.
+"""Documents one by one: windows of at most one sequence length, batched by similar length.
 
-A document that fits is one window; a longer one is cut into windows that start anew. The first
-token of a document is predicted from end-of-text. No window sees another document, so what is
-computed of it depends on nothing around it.
+A document that fits is one window; a longer one is cut into windows that do not see one another.
+The first token of a document is predicted from end-of-text. No window sees another document, so its
+results do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def batch_windows(windows: Ints, batch_tokens: int, max_rows: int | None = None)
 def gather_windows(store: TokenStore, positions: Ints, group: Ints) -> tuple[Ints, Ints]:
     """Inputs and targets of a batch, int64 [B, W], padded on the right.
 
-    Padding lies behind every real token, where causal attention never looks.
+    Padding comes after every real token, so causal attention never sees it.
     """
     width = int(group[:, 2].max())
     inputs = np.full((len(group), width), store.eot_id, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Writing a token store: arrays that grow on disk, then the manifest with their checksums."""
+"""Write a token store: arrays that grow on disk, then the manifest with their checksums."""
 
 from __future__ import annotations
 

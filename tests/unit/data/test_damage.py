@@ -8,7 +8,7 @@ import pytest
 
 from hpcscale.config.data import CorpusConfig
 from hpcscale.data.corpora import open_corpus
-from hpcscale.data.fill_store import Taking
+from hpcscale.data.fill_store import StoreFill
 from hpcscale.data.report import ReadReport
 from hpcscale.data.tokenizer import train_tokenizer
 from hpcscale.errors import DataError
@@ -176,7 +176,7 @@ def test_other_signs_of_a_wrong_file_are_refused(tmp_path):
         (lzma.compress(lines_of(9)), "xz data begins here"),
         (
             lines_of(3) + bytes(4096) + lines_of(3),
-            "zero bytes stand in place of text; it can be read up to record 3.",
+            "it has zero bytes in place of text; it can be read up to record 3.",
         ),
         (lines_of(2) + b'{"text": "' + bytes(64) + b'"}\n' + lines_of(3), "read up to record 2."),
         (lines_of(2) + b'[{"text": "a"}, {"text": "b"}]\n', ":3: one line holds an array of 2"),
@@ -188,7 +188,7 @@ def test_other_signs_of_a_wrong_file_are_refused(tmp_path):
     path.write_bytes("für".encode()[:2])
     assert "within a character of UTF-8" in refused(path)
     path.write_bytes(b"text" + bytes(512))
-    assert "zero bytes stand in place of text" in refused(path)
+    assert "it has zero bytes in place of text" in refused(path)
 
 
 def test_records_that_were_broken_before_are_still_only_that(tmp_path):
@@ -218,9 +218,9 @@ def test_damage_reaches_the_caller_from_the_reading_thread_unless_never_read(tmp
     def take(corpus: str, tokens: int):
         spec = CorpusConfig(corpus=corpus, path=(str(path),), tokens=tokens)
         none = np.empty(0, dtype=np.uint64)
-        taking = Taking(open_corpus(spec), (0.0, 1.0), none, tokenizer, None)
+        fill = StoreFill(open_corpus(spec), (0.0, 1.0), none, tokenizer, None)
         taken = 0
-        for item in taking.documents(tmp_path / "spool"):
+        for item in fill.documents(tmp_path / "spool"):
             taken += len(item.tokens)
             if taken >= tokens:
                 break

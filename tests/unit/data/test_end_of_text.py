@@ -183,8 +183,8 @@ def test_former_versions_preferred_end_of_text(tmp_path):
     ("files", "message"),
     [
         ({"tokenizer_config.json": {"eos_token": "<gone>"}}, "names '<gone>' as its eos_token"),
-        ({"config.json": {"eos_token_id": None}}, r"names no eos_token .* tokenizer_config\.json"),
-        ({"config.json": {"eos_token_id": 99}}, "names no eos_token"),
+        ({"config.json": {"eos_token_id": None}}, r"no eos_token .* tokenizer_config\.json"),
+        ({"config.json": {"eos_token_id": 99}}, "no eos_token"),
         ({"tokenizer_config.json": "{"}, r"tokenizer_config\.json cannot be read"),
         ({"source.json": {"end_of_text": {"token": "b", "id": 0, "origin": ""}}}, "token 0"),
     ],

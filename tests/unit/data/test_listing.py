@@ -46,7 +46,7 @@ def test_paths_that_name_nothing_are_errors(tmp_path):
     for pattern, message in [
         ("nowhere.jsonl", "there is no file or directory"),
         ("*.jsonl", "no file fits"),
-        ("notes.md", "is of no known kind"),
+        ("notes.md", "is not of a known kind"),
         ("", r"holds no file that ends in .*; it holds 1 \.md$"),
     ]:
         with pytest.raises(DataError, match=message):
@@ -175,7 +175,7 @@ def test_what_is_not_read_is_counted_by_kind(tmp_path):
         assert [name for name, _ in listing.files] == ["a.jsonl"]
         assert listing.skipped == {".json": 1, ".jsonl.xz": 1}
         assert listing.skipped_text() == (
-            "1 file is read; 2 files are not, since their kind is not read: 1 .json, 1 .jsonl.xz"
+            "1 file is read; 2 files are not, because their kind is not read: 1 .json, 1 .jsonl.xz"
         )
     both = list_files((str(tmp_path), str(tmp_path / "*"), str(tmp_path / "a.jsonl")))
     assert sum(both.skipped.values()) == 2

@@ -300,7 +300,7 @@ def test_a_build_killed_in_the_middle_leaves_no_store(tokenizer, tmp_path):
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
     assert not (tmp_path / "store").exists()
-    with pytest.raises(DataError, match="is no token store"):
+    with pytest.raises(DataError, match="is not a token store"):
         TokenStore.open(tmp_path / "store")
     write_jsonl(path, make_texts(1000))
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -136,7 +136,7 @@ def test_other_tokenizers_end_texts_with_their_eos_token(trained, tmp_path):
     _, out = trained
     content = (out / "tokenizer.json").read_text().replace("<|endoftext|>", "</s>")
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(DataError, match=r"names no eos_token .* tokenizer_config\.json"):
+    with pytest.raises(DataError, match=r"no eos_token .* tokenizer_config\.json"):
         load_tokenizer(tmp_path)
     for eos in ("</s>", {"content": "</s>", "lstrip": False}):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
@@ -162,9 +162,9 @@ def test_wrong_directories_name_the_way_out(tmp_path):
     with pytest.raises(DataError, match=r"tokenizer\.json is missing"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match="is no tokenizer"):
+    with pytest.raises(DataError, match="is not a tokenizer"):
         load_tokenizer(tmp_path)
-    with pytest.raises(DataError, match="is no directory"):
+    with pytest.raises(DataError, match="is not a directory"):
         fetch_tokenizer("./nowhere", None, tmp_path / "out")
     with pytest.raises(DataError, match="neither a directory here nor a repository"):
         fetch_tokenizer("three/part/name", None, tmp_path / "out")

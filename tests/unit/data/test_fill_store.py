@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpcscale.data.fill_store import _TAKE_KEY, Encoded, KeyedPrefix, keep_first
+from hpcscale.data.fill_store import _ORDER_KEY, Encoded, KeyedPrefix, keep_first
 from hpcscale.data.order import keyed_hash
 from hpcscale.data.report import ReadReport
 from hpcscale.errors import DataError
@@ -36,7 +36,7 @@ def test_prefix_equals_a_full_sort(tmp_path, batch, wanted):
         )
     taken = list(prefix.drain())
 
-    by_key = sorted(distinct.tolist(), key=lambda i: int(keyed_hash([i], SEED, _TAKE_KEY)[0]))
+    by_key = sorted(distinct.tolist(), key=lambda i: int(keyed_hash([i], SEED, _ORDER_KEY)[0]))
     expected, total = [], 0
     for identity in by_key:
         if wanted is not None and total >= wanted:
