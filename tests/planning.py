@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from hpcscale.backends.base import Submission
 from hpcscale.config.data import CorpusConfig
 from hpcscale.config.load import load_sweep
+from hpcscale.config.profile import SiteProfile
+from hpcscale.config.resources import Resources
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.opened import Sweep
+from hpcscale.plan.array_tasks import arrays
 from hpcscale.plan.build import SweepTasks, build_tasks
 from hpcscale.plan.graph import AnyTask, Task
 from hpcscale.plan.kinds import Kind
 from hpcscale.rundir.spec import Spec
+from hpcscale.rundir.state import Job
 from hpcscale.rundir.task_file import Input, TaskFile
 from hpcscale.sweep import open_sweep
 from hpcscale.worker.context import Context
@@ -120,3 +125,25 @@ def context_of(run_dir: Path, task: Task[S], id: str, **inputs: tuple[str, str])
     """``task_file`` as its worker has it, on one rank; the task's directory is made."""
     (run_dir / id).mkdir(parents=True, exist_ok=True)
     return Context(run_dir, task_file(task, id, **inputs), task.kind, task.spec)
+
+
+def submission_of(
+    run_dir: Path,
+    tasks: SweepTasks,
+    start: Sequence[AnyTask] | None = None,
+    done: Iterable[AnyTask] = (),
+    jobs: dict[str, Job] | None = None,
+    **asked: int,
+) -> Submission:
+    """``start`` of a sweep, or all of it, as a back end takes it. asked: resources of each task."""
+    start = tasks.every() if start is None else start
+    one = Resources.model_validate({"gpus": 0, "cpus": 1, **asked})
+    return Submission(
+        name="plan",
+        run_dir=run_dir,
+        profile=SiteProfile(name="here"),
+        tasks=tuple(start),
+        arrays=tuple(arrays(start, tasks.depth, lambda stage: one)),
+        done=frozenset(task.id for task in done),
+        jobs=jobs or {},
+    )
