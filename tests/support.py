@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -34,6 +35,49 @@ budgets: [2k, 4k, 8k]
 seeds: [0]
 train: {{global_batch: 256, micro_batch: 8, lr: 1e-3}}
 """
+
+
+#: As small, with scores of two tracin methods. Placeholders: root, texts.
+INFLUENCE = """\
+name: influence
+root: {root}
+model:
+  scratch: {{layers: 1, width: 32, heads: 2}}
+  pretrain: {{lr: 3e-3}}
+tokenizer: {{train: 300}}
+data:
+  sequence_length: 32
+  base: {{corpus: files, path: {texts}, tokens: 4k}}
+  pool: {{corpus: files, path: {texts}, tokens: 12k}}
+  query: {{corpus: files, path: {texts}, tokens: 2k}}
+  eval: {{corpus: files, path: {texts}, tokens: 2k}}
+influence:
+  proxy: {{tokens: 6k, checkpoints: 2}}
+  projection: none
+selection:
+  - {{name: dumped, method: tracin, preconditioner: none, normalise: none}}
+  - {{name: direct, method: tracin, preconditioner: none, normalise: none, way: direct}}
+budgets: [2k]
+seeds: [0]
+train: {{global_batch: 256, micro_batch: 8, lr: 1e-3}}
+resources: {{dump: {{shards: 3}}}}
+"""
+
+
+def write_sweep(folder: Path, texts: Path, text: str = SWEEP, **sections: object) -> Path:
+    """A sweep file in ``folder``, named as its sweep, whose run directory lies in ``runs``.
+
+    sections: merged into those of the text; lists and single values replace them.
+    """
+    text = text.format(root=folder / "runs", texts=texts)
+    values = yaml.safe_load(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, given in sections.items():
+        merged = isinstance(given, dict) and isinstance(values.get(name), dict)
+        values[name] = values[name] | given if merged else given
+    path: Path = folder / f"{values['name']}.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False) if sections else text)
+    return path
 
 
 def command(*words: object) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import SWEEP, command, texts
+from support import command, texts, write_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm_cluster")]
 __all__ = ["texts"]  # fixtures
@@ -23,9 +23,7 @@ ASKED = tuple(
 
 
 def sweep(folder: Path, texts: Path, schedule: str) -> Path:
-    folder.mkdir()
-    file = folder / "tiny.yaml"
-    file.write_text(SWEEP.format(root=folder / "runs", texts=texts))
+    file = write_sweep(folder, texts)
     words = command("sweep", file, *ASKED, "--set", f"train.schedule={schedule}")
     done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
     logs = "".join(p.read_text()[-2000:] for p in folder.rglob("*_log.out"))

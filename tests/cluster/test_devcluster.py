@@ -30,7 +30,7 @@ def submit(cluster: Cluster, log: Path, command: str, *options: str) -> str:
 
 
 def states(cluster: Cluster, job: str) -> dict[str, str]:
-    """State by job id, array elements apart, as the data base knows them."""
+    """State by job id, array tasks apart, as the data base knows them."""
     rows = cluster.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "JobID,State").stdout.split()
     return dict(row.split("|") for row in rows)
 
@@ -65,11 +65,11 @@ def test_an_array_of_two_nodes_with_two_tasks_each(devcluster: Cluster, tmp_path
         report,
         *("--wait", "--array=0-1", "--nodes=2", "--ntasks-per-node=2", "--nodelist=node1,node2"),
     )
-    for element in ("0", "1"):
-        lines = [line.split() for line in (tmp_path / f"{element}.log").read_text().splitlines()]
+    for task in ("0", "1"):
+        lines = [line.split() for line in (tmp_path / f"{task}.log").read_text().splitlines()]
         ranks = {int(rank): (node, host) for _, node, host, rank in lines}
         assert [ranks[rank][0] for rank in range(4)] == ["node1", "node1", "node2", "node2"]
-        assert {line[0] for line in lines} == {element}
+        assert {line[0] for line in lines} == {task}
         if devcluster.mode == "netns":
             assert all(node == host for node, host in ranks.values())
     done = {f"{job}_0": "COMPLETED", f"{job}_1": "COMPLETED"}

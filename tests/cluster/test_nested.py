@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcscale.cluster.liveness import alive
-from support import SWEEP, command, texts
+from support import command, texts, write_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster")]
 __all__ = ["texts"]  # a fixture
@@ -80,9 +80,8 @@ def nested(
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A run directory, and the call that made it."""
     folder = tmp_path_factory.mktemp("nested")
-    text = SWEEP.format(root=folder / "runs", texts=texts)
     # Other tests count the jobs called tiny.
-    (folder / "nested.yaml").write_text(text.replace("name: tiny", "name: nested"))
+    write_sweep(folder, texts, name="nested")
     (folder / "site.yaml").write_text(PROFILE.format(folder=folder))
     done = inside_a_job(
         *command(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support import SWEEP, Run, command, hpcscale, texts
+from support import Run, command, hpcscale, texts, write_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster")]
 __all__ = ["hpcscale", "texts"]  # fixtures
@@ -40,7 +40,7 @@ def ask(*words: str) -> str:
 def sweep(tmp_path_factory: pytest.TempPathFactory, texts: Path, slurm_cluster: Path) -> Path:
     """The run directory of a sweep whose cells have 2 nodes x 2 ranks under ZeRO-1."""
     folder = tmp_path_factory.mktemp("slurm")
-    (folder / "tiny.yaml").write_text(SWEEP.format(root=folder / "runs", texts=texts))
+    write_sweep(folder, texts)
     done = subprocess.run(
         command("sweep", folder / "tiny.yaml", *CLUSTER),
         capture_output=True,
@@ -75,7 +75,7 @@ def test_slurm_counts_arrays_not_single_jobs(sweep: Path) -> None:
 
 
 def test_losses_are_those_of_this_machine(sweep: Path, texts: Path, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
+    write_sweep(tmp_path, texts)
     words = command("sweep", tmp_path / "tiny.yaml", "--executor", "local")
     subprocess.run(words, check=True, capture_output=True, timeout=300)
     ours, theirs = losses(sweep), losses(tmp_path / "runs" / "tiny")
@@ -140,7 +140,7 @@ def test_eval_sh_gives_the_sweeps_numbers(sweep: Path, repository: Path, tmp_pat
 def test_wrong_requests_are_refused_before_anything_is_submitted(
     texts: Path, tmp_path: Path, hpcscale: Run
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
+    write_sweep(tmp_path, texts)
     before = ask("sacct", "-X", "-n", "-P", "-o", "JobID")
     refused = hpcscale(
         "sweep",
@@ -163,10 +163,10 @@ def test_a_preempted_cell_comes_back_and_ends_the_same(
 ) -> None:
     """USR2, as Slurm sends it ahead of a preemption or time limit: save, requeue, go on.
 
-    To the last element of an array, whose own job id is that of the whole array.
+    To the last task of an array, whose own job id is that of the whole array.
     """
     run = tmp_path / "runs" / "tiny"
-    (tmp_path / "tiny.yaml").write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
+    write_sweep(tmp_path, texts)
     process = subprocess.Popen(
         command(
             "sweep",

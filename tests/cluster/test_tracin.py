@@ -11,34 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from support import Run, command, hpcscale, texts
+from support import INFLUENCE, Run, command, hpcscale, texts, write_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_cluster")]
 __all__ = ["hpcscale", "texts"]  # fixtures
 
-SWEEP = """\
-name: influence
-root: {root}
-model:
-  scratch: {{layers: 1, width: 32, heads: 2}}
-  pretrain: {{lr: 3e-3}}
-tokenizer: {{train: 300}}
-data:
-  sequence_length: 32
-  base: {{corpus: files, path: {texts}, tokens: 4k}}
-  pool: {{corpus: files, path: {texts}, tokens: 12k}}
-  query: {{corpus: files, path: {texts}, tokens: 2k}}
-  eval: {{corpus: files, path: {texts}, tokens: 2k}}
-influence:
-  proxy: {{tokens: 6k, checkpoints: 2}}
-  projection: {{dimension: 512}}
-  dtype: fp32
-selection:
-  - {{name: best, method: tracin, preconditioner: adam}}
-budgets: [2k]
-seeds: [0]
-train: {{global_batch: 256, micro_batch: 2, lr: 1e-3}}
-"""
 CLUSTER = (
     "--executor",
     "slurm",
@@ -77,9 +54,14 @@ def scores(run: Path) -> np.ndarray:  # type: ignore[type-arg]
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
     folder = tmp_path_factory.mktemp("slurm-influence")
-    path = folder / "influence.yaml"
-    path.write_text(SWEEP.format(root=folder / "runs", texts=texts))
-    return path
+    return write_sweep(
+        folder,
+        texts,
+        INFLUENCE,
+        influence={"projection": {"dimension": 512}, "dtype": "fp32"},
+        selection=[{"name": "best", "method": "tracin", "preconditioner": "adam"}],
+        train={"micro_batch": 2},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +71,8 @@ def run(file: Path, slurm_cluster: Path) -> Path:
         command("sweep", file, *CLUSTER), capture_output=True, text=True, check=False, timeout=580
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "submitted dump: 6 elements as job array" in done.stdout
-    assert "submitted influence: 4 elements as job array" in done.stdout
+    assert "submitted dump: 6 array tasks as job array" in done.stdout
+    assert "submitted influence: 4 array tasks as job array" in done.stdout
     return file.parent / "runs" / "influence"
 
 

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from support import SWEEP, hpcscale, texts
+from support import hpcscale, texts, write_sweep
 
 __all__ = ["hpcscale", "texts"]  # fixtures
 
 
 @pytest.fixture
 def sweep_file(tmp_path: Path, texts: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
-    return path
+    return write_sweep(tmp_path, texts)

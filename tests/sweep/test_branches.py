@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support import SWEEP, Run, command
+from support import Run, command, write_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -56,21 +56,15 @@ def same(ours: Path, theirs: Path) -> None:
         assert curves[0] == curves[1]
 
 
-def new_file(folder: Path, texts: Path) -> Path:
-    file = folder / "tiny.yaml"
-    file.write_text(SWEEP.format(root=folder / "runs", texts=texts))
-    return file
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
-    file = new_file(tmp_path_factory.mktemp("alone"), texts)
+    file = write_sweep(tmp_path_factory.mktemp("alone"), texts)
     return sweep(file, *COMMON, "--set", "train.schedule=wsd")
 
 
 @pytest.fixture(scope="module")
 def branched(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
-    return sweep(new_file(tmp_path_factory.mktemp("branched"), texts), *BRANCH)
+    return sweep(write_sweep(tmp_path_factory.mktemp("branched"), texts), *BRANCH)
 
 
 def test_branches_are_runs_by_themselves_bit_for_bit(alone: Path, branched: Path) -> None:
@@ -167,7 +161,6 @@ def test_several_ranks(tmp_path: Path, texts: Path) -> None:
     words = ("--set", "resources.train.ranks=2", "--set", "train.micro_batch=2")
     runs = []
     for schedule in ("wsd", "wsd-branch"):
-        (tmp_path / schedule).mkdir()
-        file = new_file(tmp_path / schedule, texts)
+        file = write_sweep(tmp_path / schedule, texts)
         runs.append(sweep(file, *COMMON, *words, "--set", f"train.schedule={schedule}"))
     same(runs[1], runs[0])

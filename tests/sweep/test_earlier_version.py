@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcscale.atomic import read_json
-from hpcscale.opened import open_sweep
-from hpcscale.worker.steps.analyse import RESULTS, collect
+from hpcscale.plan.specs import AnalyseSpec
+from hpcscale.results.collect import collect
+from hpcscale.rundir.layout import RESULTS
+from hpcscale.rundir.task_file import read_task_file
+from hpcscale.sweep import open_sweep
 from support import Run
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "version-0.1.0.tar.xz"
@@ -74,7 +76,7 @@ def test_nothing_starts(name: str, folder: Path, hpcscale: Run) -> None:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_the_same_losses_are_read_from_it(name: str, folder: Path) -> None:
     run = folder / "runs" / name
-    frames, missing = collect(run, read_json(run / "analysis" / "task.json")["params"])
+    frames, missing = collect(run, read_task_file(run, "analysis").spec(AnalyseSpec))
     assert not missing
     rows = frames[RESULTS].to_dict("records")
     assert {(row["method"], row["tokens"]): row["loss"] for row in rows} == losses(run)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from support import SWEEP, Run, command
+from support import Run, command, write_sweep
 
 
 def losses(run: Path) -> dict[tuple[str, str, str], str]:
@@ -40,8 +40,7 @@ def wait_for(found: Callable[[], Any], seconds: float = 120) -> Any:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
     """The run directory of a sweep that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    file = folder / "tiny.yaml"
-    file.write_text(SWEEP.format(root=folder / "runs", texts=texts))
+    file = write_sweep(folder, texts)
     done = subprocess.run(
         command("sweep", file, "--executor", "local"), capture_output=True, text=True, check=False
     )

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from families import save
 from hpcscale.atomic import read_json
-from support import SWEEP, Run
+from support import Run, write_sweep
 
 PROBES = ["weights", "causality", "training passes", "head short cut", "packing isolate",
           "positions", "vocabulary", "separator", "FLOPs"]  # fmt: skip
@@ -16,8 +16,7 @@ PROBES = ["weights", "causality", "training passes", "head short cut", "packing 
 
 def sweep_of(model: Path, tmp_path: Path, texts: Path, *overrides: str) -> list[object]:
     """A call of `sweep` with two small cells of ``model``."""
-    file = tmp_path / "tiny.yaml"
-    file.write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
+    file = write_sweep(tmp_path, texts)
     given = (f"model={model}", f"tokenizer={model}", "budgets=[2k]", "seeds=[0,1]",
              "selection=[random]", *overrides)  # fmt: skip
     return ["sweep", file, "--executor", "debug", *(w for one in given for w in ("--set", one))]

@@ -9,22 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 
 from documented import install
 from hpcscale.data.store import TokenStore
 from hpcscale.data.tokenizer import load_tokenizer
-from support import SWEEP, Run
+from support import Run, write_sweep
 
 LEXICON = "selection=[random, {name: code, method: lexicon, words: [def, return, for], share: 0.5}]"
 SMALL = ("--set", "budgets=[2k]")
-
-
-@pytest.fixture
-def sweep_file(tmp_path: Path, texts: Path) -> Path:
-    file = tmp_path / "sweep.yaml"
-    file.write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
-    return file
 
 
 def only(run: Path, pattern: str) -> Path:
@@ -86,8 +78,7 @@ def test_a_filter_of_the_pool(tmp_path: Path, hpcscale: Run, texts: Path) -> Non
         copy["text"] += " indeed"
     doubled = tmp_path / "doubled.jsonl"
     doubled.write_text("\n".join([*lines, *map(json.dumps, copies)]) + "\n")
-    file = tmp_path / "sweep.yaml"
-    file.write_text(SWEEP.format(root=tmp_path / "runs", texts=doubled))
+    file = write_sweep(tmp_path, doubled)
     pool = f"data.pool={{corpus: files, path: {doubled}}}"
     words = ("sweep", file, "--executor", "local", "--set", pool, *SMALL)
     hpcscale(*words, "--set", "selection=[random]", PYTHONPATH=path)

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -14,46 +13,30 @@ import pytest
 
 from hpcscale.atomic import read_json
 from hpcscale.errors import TaskError
+from hpcscale.plan.specs import AnalyseSpec
+from hpcscale.results.collect import collect
 from hpcscale.results.costs import collect_costs
 from hpcscale.results.curves import collect_curves
 from hpcscale.results.setting import collect_setting
-from hpcscale.worker.steps.analyse import COSTS, CURVES, OVERLAP, RESULTS, collect
-from support import command
+from hpcscale.rundir.layout import COSTS, CURVES, OVERLAP, RESULTS
+from hpcscale.rundir.task_file import read_task_file
+from support import INFLUENCE, command, write_sweep
 
-SWEEP = """\
-name: tables
-root: {root}
-model:
-  scratch: {{layers: 1, width: 32, heads: 2}}
-  pretrain: {{lr: 3e-3}}
-tokenizer: {{train: 300}}
-data:
-  sequence_length: 32
-  base: {{corpus: files, path: {texts}, tokens: 4k}}
-  pool: {{corpus: files, path: {texts}, tokens: 12k}}
-  query: {{corpus: files, path: {texts}, tokens: 2k}}
-  eval: {{corpus: files, path: {texts}, tokens: 2k}}
-influence:
-  proxy: {{tokens: 6k, checkpoints: 2}}
-  projection: none
-selection:
-  - random
-  - {{name: middle, method: perplexity, keep: middle, rate: 0.5}}
-  - {{name: dumped, method: tracin, preconditioner: none, normalise: none}}
-  - {{name: direct, method: tracin, preconditioner: none, normalise: none, way: direct}}
-budgets: [2k, 4k]
-seeds: [3]
-train: {{global_batch: 256, micro_batch: 8, lr: 1e-3}}
-resources: {{dump: {{shards: 3}}}}
-"""
+_PLAIN = {"method": "tracin", "preconditioner": "none", "normalise": "none"}
+SELECTION: list[object] = [
+    "random",
+    {"name": "middle", "method": "perplexity", "keep": "middle", "rate": 0.5},
+    {"name": "dumped", "way": "dump", **_PLAIN},
+    {"name": "direct", "way": "direct", **_PLAIN},
+]
 METHODS = ["random", "middle", "dumped", "direct"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
     folder = tmp_path_factory.mktemp("tables")
-    file = folder / "tables.yaml"
-    file.write_text(SWEEP.format(root=folder / "runs", texts=texts))
+    changed = {"selection": SELECTION, "budgets": ["2k", "4k"], "seeds": [3]}
+    file = write_sweep(folder, texts, INFLUENCE, name="tables", **changed)
     done = subprocess.run(
         command("sweep", file, "--executor", "debug"), capture_output=True, text=True, check=False
     )
@@ -61,13 +44,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
     return folder / "runs" / "tables"
 
 
-def params_of(run: Path) -> dict[str, Any]:
-    return dict(read_json(run / "analysis" / "task.json")["params"])
+def spec_of(run: Path) -> AnalyseSpec:
+    return read_task_file(run, "analysis").spec(AnalyseSpec)
 
 
 @pytest.fixture(scope="module")
 def tables(run: Path) -> dict[str, pd.DataFrame]:
-    frames, missing = collect(run, params_of(run))
+    frames, missing = collect(run, spec_of(run))
     assert missing == []
     return frames
 
@@ -105,7 +88,7 @@ def test_a_curve_is_what_training_logged(
 
 
 def test_a_thinned_curve_keeps_its_ends(run: Path) -> None:
-    thin = pd.DataFrame(collect_curves(run, params_of(run), points=6))
+    thin = pd.DataFrame(collect_curves(run, spec_of(run), points=6))
     curve = of_cell(thin, "random", 4000)
     assert curve["step"].tolist() == [0, 1, 5, 9, 12, 16]
     assert curve["eval_loss"].notna().tolist() == [True, *[False] * 4, True]
@@ -154,7 +137,7 @@ def test_selection_costs_the_passes_that_were_made(
         ("dumped", "dump"): 3 * 2 * (pool + query),
         ("dumped", "influence"): 0,
         ("direct", "proxy"): 3 * 6000,
-        # Each of three shards takes the queries' gradient anew.
+        # Each of three shards takes the queries' gradient again.
         ("direct", "dump"): 3 * 2 * (pool + 3 * query),
         ("direct", "influence"): 0,
     }
@@ -174,7 +157,7 @@ def test_device_hours_are_those_of_all_attempts(run: Path, tmp_path: Path) -> No
     line = {"outcome": "preempted", "host": "a", "world_size": 4, "seconds": 1800.0}
     attempts.write_text(json.dumps(line) + "\n" + attempts.read_text())
     first, second = (
-        pd.DataFrame(collect_costs(folder, params_of(run))).set_index(["method", "stage"])
+        pd.DataFrame(collect_costs(folder, spec_of(run))).set_index(["method", "stage"])
         for folder in (run, again)
     )
     spent = (second["device_hours"] - first["device_hours"]).loc["direct"]
@@ -194,20 +177,20 @@ def test_what_an_older_run_did_not_write_stays_empty(run: Path, tmp_path: Path) 
     )
     for record in old.glob("influence/proxy-*/record.json"):
         record.unlink()
-    params = params_of(run)
-    costs = pd.DataFrame(collect_costs(old, params)).set_index(["method", "stage"])
+    spec = spec_of(run)
+    costs = pd.DataFrame(collect_costs(old, spec)).set_index(["method", "stage"])
     assert costs.loc[("middle", "score"), "device"] == ""
     assert costs.loc[("middle", "score"), "flops"] > 0
     assert pd.isna(costs.loc[("dumped", "dump"), "flops"])
     assert costs.loc[("dumped", "dump"), "device_hours"] > 0
     shutil.rmtree(only(old, "cells/middle-2k-*"))
-    frames, missing = collect(old, params)
+    frames, missing = collect(old, spec)
     assert missing == ["middle-2k-s3"]
     assert len(frames[OVERLAP]) == 6 + 3
 
 
 def test_the_setting_answers_the_checklist(run: Path) -> None:
-    setting = collect_setting(run, params_of(run))
+    setting = collect_setting(run, spec_of(run))
     (call,) = (run / "calls.jsonl").read_text().splitlines()
     assert setting["code"]["git"] == [json.loads(call)["git"]]
     assert json.loads(json.dumps(setting, allow_nan=False)) == setting
@@ -225,6 +208,6 @@ def test_the_setting_answers_the_checklist(run: Path) -> None:
 
 
 def test_no_cell_is_an_error_that_says_where_to_look(run: Path) -> None:
-    params = params_of(run) | {"cells": []}
+    spec = spec_of(run).model_copy(update={"cells": ()})
     with pytest.raises(TaskError, match=r"no cell of .* is done; `hpcscale status"):
-        collect(run, params)
+        collect(run, spec)

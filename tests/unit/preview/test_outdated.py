@@ -15,7 +15,7 @@ from hpcscale.plan.kinds import STORE
 from hpcscale.preview.checks import check
 from hpcscale.preview.outdated import refuse_outdated
 from hpcscale.sweep import open_sweep
-from support import SWEEP
+from support import write_sweep
 
 #: As version 0.1 wrote it for a cut archive.
 CUT = {
@@ -30,9 +30,7 @@ OTHER = {"place": "/data/docs.jsonl:3", "reason": "not JSON: Expecting value: li
 def sweep(tmp_path: Path) -> Sweep:
     texts = tmp_path / "docs.jsonl"
     texts.write_text('{"text": "some words"}\n')
-    file = tmp_path / "tiny.yaml"
-    file.write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
-    return open_sweep(file, (), "local")
+    return open_sweep(write_sweep(tmp_path, texts), (), "local")
 
 
 def finish(sweep: Sweep, role: str, broken: list[dict[str, str]]) -> Path:
@@ -72,8 +70,7 @@ def of_model(tmp_path: Path, config: dict[str, Any], *overrides: str, **facts: A
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(config))
-    file = tmp_path / "tiny.yaml"
-    file.write_text(SWEEP.format(root=tmp_path / "runs", texts=texts))
+    file = write_sweep(tmp_path, texts)
     sweep = open_sweep(file, (f"model={model}", *overrides), "local")
     for task in sweep.tasks.graph:
         if task.kind is not STORE:
