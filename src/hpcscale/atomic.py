@@ -79,8 +79,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def settle(path: Path) -> None:
-    """Flush a file that a library wrote, and let others read it as they may its folder: some make
-    files for their owner alone."""
+    """Flush a file that a library wrote, and make it as readable as its folder.
+
+    Some libraries make files for their owner only.
+    """
     with open(path, "rb") as handle:
         os.fchmod(handle.fileno(), path.parent.stat().st_mode & 0o666)
         os.fsync(handle.fileno())
@@ -104,7 +106,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises TaskError when the file is absent or is not JSON."""
+    """The value in a JSON file. Raises TaskError where the file is absent or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

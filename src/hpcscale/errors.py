@@ -1,6 +1,6 @@
-"""The errors that a user can cause or meet; everything else is a bug of ours.
+"""The errors that a user can cause or meet; every other exception is a bug.
 
-Every message says what happened, names the value and the place, and ends with the way out.
+Every message says what happened, names the value and the place, and ends with the remedy.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class CheckpointError(HpcscaleError, RuntimeError):
 
 
 class OtherRankFailed(CheckpointError):
-    """Another rank failed, and its message is the one worth reading."""
+    """Another rank failed; read that rank's message."""
 
 
 class TrainingError(HpcscaleError, RuntimeError):
-    """Training cannot go on, for example because the loss is not finite."""
+    """Training cannot continue, for example because the loss is not finite."""
 
 
 class ClusterError(HpcscaleError, RuntimeError):
-    """The site, the scheduler or the container runtime refuses what was asked."""
+    """The site, the scheduler or the container runtime refuses a request."""
 
 
 class TaskError(HpcscaleError, RuntimeError):
@@ -43,10 +43,10 @@ class TaskError(HpcscaleError, RuntimeError):
 
 
 class Preempted(BaseException):
-    """The task was asked to stop; it saved its state and can go on later.
+    """The task was asked to stop; it saved its state and can continue later.
 
-    Not an Exception, as KeyboardInterrupt is none: it can come up anywhere, and who handles
-    errors there (a library that tries the next reader, say) must not take it for one.
+    Like KeyboardInterrupt, it is not an Exception: it can be raised anywhere, and code that handles
+    errors there (a library that tries the next reader, for example) must not handle it.
     """
 
     exit_code: ClassVar[int] = 75  # EX_TEMPFAIL of sysexits.h: try again

@@ -10,5 +10,5 @@ import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
-#: Called with how much is done, and of how much.
+#: Called with the amount that is done, and the total.
 Progress: TypeAlias = Callable[[int, int], None]

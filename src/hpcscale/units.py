@@ -20,7 +20,7 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 def parse_count(value: int | float | str) -> int:
     """``"250k"``, ``"1M"``, ``"2.5B"``, ``1e6`` or an integer, as a whole number of tokens.
 
-    Raises ConfigError if the value is no such count, is negative, or is not whole.
+    Raises ConfigError if the value is not a count, is negative, or is not whole.
     """
     if isinstance(value, bool):
         raise ConfigError(f"{value!r} is not a count; write a number such as 250k, 1M or 1000000")
@@ -54,7 +54,7 @@ def format_count(count: int) -> str:
 
 
 def format_rate(count: float) -> str:
-    """About how many, in three digits: ``16.5k``."""
+    """The count rounded to three digits: ``16.5k``."""
     for suffix, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= scale:
             return f"{count / scale:.3g}{suffix}"
@@ -64,8 +64,8 @@ def format_rate(count: float) -> str:
 def parse_duration(value: int | float | str) -> int:
     """Seconds of ``"90s"``, ``"2h30m"``, or any of Slurm's forms; a bare number means minutes.
 
-    Slurm's: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Raises ConfigError, also where Slurm's word for
-    no limit stands.
+    Slurm's: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Raises ConfigError, also for Slurm's words for
+    no limit.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _finite(value, value * 60)
@@ -93,7 +93,7 @@ def parse_duration(value: int | float | str) -> int:
 
 def _finite(value: object, seconds: float) -> int:
     if not seconds < 2**31:
-        raise ConfigError(f"{value!r} is a duration of more than 68 years; Slurm counts to there")
+        raise ConfigError(f"{value!r} is a duration of more than 68 years, the limit of Slurm")
     if round(seconds) <= 0:
         raise ConfigError(f"{value!r} is not a duration above zero")
     return round(seconds)

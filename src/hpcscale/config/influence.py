@@ -10,8 +10,9 @@ from hpcscale.config.types import Count, Section
 
 
 class ProxyConfig(Section):
-    """A warm-up run of the base model on a random part of the pool, whose checkpoints influence is
-    measured at. Unset values come from ``train``."""
+    """A warm-up run of the base model on a random part of the pool; influence is measured at its
+    checkpoints. Unset values come from ``train``.
+    """
 
     tokens: Count | None = Field(default=None, description="default: the smallest budget")
     checkpoints: int = Field(default=3, ge=1, le=1000)
@@ -22,9 +23,9 @@ class ProxyConfig(Section):
 
 
 class ProjectionConfig(Section):
-    """``dimension`` numbers are stored a document; ``rank`` is of each side of a matrix.
+    """``dimension`` numbers are stored per document; ``rank`` is per side of a matrix.
 
-    Both None, written ``projection: none``, is the whole gradient.
+    Both None, written ``projection: none``, keeps the whole gradient.
     """
 
     pinned: ClassVar = frozenset({"dimension", "rank", "seed"})

@@ -1,4 +1,4 @@
-"""From a YAML file and ``--set`` overrides to a validated model, with errors that name the line."""
+"""Read a YAML file and ``--set`` overrides as a validated model; errors name the line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = 10
 
 
 def load_sweep(path: Path, overrides: Iterable[str] = ()) -> SweepConfig:
-    """Read and check one sweep file. Raises ConfigError with every fault, a line each."""
+    """Read and check one sweep file. Raises ConfigError with every fault, one line each."""
     return load_model_file(SweepConfig, path, overrides)
 
 

@@ -1,4 +1,4 @@
-"""Which model is trained on, and which tokenizer reads its text."""
+"""Which model is trained, and which tokenizer reads its text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ModelConfig(Section):
     def _one_origin(self) -> ModelConfig:
         if (self.source is None) == (self.scratch is None):
             raise ValueError(
-                "say either a hub id or directory (`model: gpt2`) or a shape "
+                "give either a hub id or directory (`model: gpt2`) or a shape "
                 "(`model: {scratch: {layers: 4, width: 128, heads: 4}}`), not both"
             )
         return self
@@ -69,7 +69,7 @@ class ModelConfig(Section):
 class TokenizerConfig(Section):
     """``tokenizer: gpt2``, ``tokenizer: ./folder`` or ``tokenizer: {train: 2048}``.
 
-    reading: whose token ids count where transformers does not read a tokenizer.json as it stands.
+    reading: which token ids count where transformers reads a tokenizer.json differently.
     """
 
     source: str | None = None
@@ -86,13 +86,13 @@ class TokenizerConfig(Section):
     def _one_origin(self) -> TokenizerConfig:
         if (self.source is None) == (self.train is None):
             raise ValueError(
-                "say either a hub id or directory (`tokenizer: gpt2`) or a vocabulary size to "
+                "give either a hub id or directory (`tokenizer: gpt2`) or a vocabulary size to "
                 "train (`tokenizer: {train: 2048}`), not both"
             )
         if self.train is not None and self.reading is not None:
             raise ValueError(
                 f"reading: {self.reading} is for a tokenizer that is fetched; a trained one has "
-                "one reading"
+                "only one reading"
             )
         if self.train is not None and self.train < 257:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What one cluster wants of a job. A profile is a YAML file; a sweep names it."""
+"""What one cluster needs of a job. A profile is a YAML file; a sweep names it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ContainerConfig(Section):
 
 
 class SiteProfile(Section):
-    """Defaults of one site; the resources of a sweep go before them."""
+    """Defaults of one site; the resources of a sweep override them."""
 
     name: str
     partition: str | None = None
@@ -73,7 +73,7 @@ class SiteProfile(Section):
                     "others; export it in your shell, which Slurm passes on"
                 )
             if not _SHELL_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of an environment variable")
+                raise ValueError(f"{name!r} is not a name of an environment variable")
         return value
 
 
@@ -91,7 +91,7 @@ def profile_folders() -> list[Path]:
 def load_profile(name: str | None) -> SiteProfile:
     """The profile of a name, or of a YAML file; None means $HPCSCALE_SITE, or the generic one.
 
-    Raises ConfigError naming the file, the line and the valid keys, or the profiles there are.
+    Raises ConfigError that names the file, the line and the valid keys, or the known profiles.
     """
     name = name or os.environ.get("HPCSCALE_SITE") or "generic"
     if "/" in name or name.endswith((".yaml", ".yml")):

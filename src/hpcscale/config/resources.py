@@ -1,4 +1,4 @@
-"""What each stage asks of the machine; none of it changes a result."""
+"""The machine that each stage asks for; it never changes a result."""
 
 from __future__ import annotations
 
@@ -28,27 +28,29 @@ SINGLE: tuple[StageName, ...] = ("tokenizer", "data", "influence", "select", "an
 
 
 class Resources(Section):
-    """One task of a stage. One rank a GPU; without GPUs, ``ranks`` CPU processes a node.
+    """The resources of a task: one rank per GPU; without GPUs, ``ranks`` processes per node.
 
-    ``gpus: auto`` means the site's GPUs a node under Slurm, and one where this machine has any;
-    ``cpus: auto`` the rank's share of the cores.
+    ``gpus: auto`` means the site's GPUs per node under Slurm, and elsewhere one where this machine
+    has any; ``cpus: auto`` means the rank's share of the cores.
     """
 
     nodes: int = Field(default=1, ge=1)
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     ranks: int = Field(default=1, ge=1)
     cpus: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="CPU cores a rank"
+        default="auto", description="CPU cores per rank"
     )
-    memory: Bytes | None = Field(default=None, description="a node")
+    memory: Bytes | None = Field(default=None, description="per node")
     time: Seconds = "1h"  # type: ignore[assignment]
-    shards: int = Field(default=1, ge=1, description="array tasks that score and dump split into")
+    shards: int = Field(
+        default=1, ge=1, description="array tasks that score and dump are split into"
+    )
     array_parallelism: int | None = Field(default=None, ge=1)
     partition: str | None = None
 
 
 class ResourcesConfig(Section):
-    """``site`` names a profile in ``slurm/profiles`` or a YAML file; the rest is a stage each."""
+    """``site`` names a profile in ``slurm/profiles`` or a YAML file; each other key is a stage."""
 
     site: str | None = None
     default: Resources = Resources()

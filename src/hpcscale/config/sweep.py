@@ -103,7 +103,7 @@ class SweepConfig(Section):
         names = [getattr(item, "name", item) for item in value]
         repeated = next((name for name in names if names.count(name) > 1), None)
         if repeated is not None:
-            raise ValueError(f"{repeated!r} is there twice; each may stand once")
+            raise ValueError(f"{repeated!r} occurs twice; write each once")
         return value
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from hpcscale.units import parse_count
 def _parse_warmup(value: Any) -> int | str:
     if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*%\s*", value):
         if not 0 <= float(value.strip().rstrip("% ")) < 100:
-            raise ValueError(f"a warm-up of {value} is not a part of the budget; write 0% to 99%")
+            raise ValueError(f"a warm-up of {value} is not a share of the budget; write 0% to 99%")
         return value.strip().replace(" ", "")
     return parse_count(value)
 
@@ -28,21 +28,21 @@ SinkName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class CheckpointConfig(Section):
-    """How often training state is saved, whichever comes first, and what is kept of it.
+    """How often training state is saved, whichever comes first, and which checkpoints are kept.
 
-    The last ``keep`` checkpoints, and for the run's length those at every ``keep_every_steps``
-    steps and those that first reached one of ``keep_at_tokens``.
+    These are the last ``keep``, and until the run ends those at every ``keep_every_steps`` steps
+    and those that first reached one of ``keep_at_tokens``.
     """
 
     every: Seconds = "10m"  # type: ignore[assignment]
     every_steps: int | None = Field(default=None, ge=1)
     every_tokens: Count | None = None
-    keep: int = Field(default=2, ge=1, description="the last ones; 2: one may break")
+    keep: int = Field(default=2, ge=1, description="how many of the last ones; 2, as one may break")
     keep_every_steps: int | None = Field(default=None, ge=1)
     keep_at_tokens: tuple[Count, ...] = ()
 
     def due(self, step: int, tokens: int, before: int) -> bool:
-        """Whether a step that took the run from ``before`` to ``tokens`` is one to save after."""
+        """Whether to save after the step that took the run from ``before`` to ``tokens``."""
         every = self.every_tokens
         return (
             (self.every_steps is not None and step % self.every_steps == 0)
@@ -51,7 +51,7 @@ class CheckpointConfig(Section):
         )
 
     def lasting(self, step: int, tokens: int, before: int) -> bool:
-        """Whether the checkpoint there is kept when later ones come."""
+        """Whether this checkpoint is kept when later ones are saved."""
         steps = self.keep_every_steps
         return (steps is not None and step % steps == 0) or any(
             before < mark <= tokens for mark in self.keep_at_tokens
@@ -84,8 +84,8 @@ class TrainConfig(Section):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     eps: float = Field(default=1e-8, gt=0)
-    clip: float = Field(default=1.0, ge=0, description="gradient norm; 0 clips nothing")
-    epochs: int = Field(default=1, ge=1, description="passes over the selection allowed")
+    clip: float = Field(default=1.0, ge=0, description="gradient norm; 0: no clipping")
+    epochs: int = Field(default=1, ge=1, description="allowed passes over the selection")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     engine: Literal["auto", "torch", "deepspeed"] = "auto"
     zero: Literal["auto", 0, 1, 2, 3] = Field(
@@ -113,7 +113,7 @@ class TrainConfig(Section):
     def _branches_share_a_warmup(cls, value: int | str, info: ValidationInfo) -> int | str:
         if isinstance(value, str) and info.data.get("schedule") == "wsd-branch":
             raise ValueError(
-                f"`schedule: wsd-branch` warms up once for all budgets, and {value} is another "
+                f"`schedule: wsd-branch` warms up once for all budgets, but {value} is another "
                 "number of tokens for each; write tokens, for example `warmup: 100k` (or 0)"
             )
         return value
@@ -134,9 +134,9 @@ class TrainConfig(Section):
         return self
 
     def engine_problem(self, precision: str) -> str | None:
-        """Why no engine trains with these values; None: one does. ``precision`` may be ``auto``."""
+        """Why no engine can train with these values, or None. ``precision`` may be ``auto``."""
         if self.offload != "none" and self.engine == "torch":
-            return "`offload: optimizer` is done by ZeRO; write `engine: deepspeed` (or `auto`)"
+            return "`offload: optimizer` needs ZeRO; write `engine: deepspeed` (or `auto`)"
         if self.offload != "none" and self.zero == 0:
             return "`offload: optimizer` needs `zero: 1`, 2, 3 or auto, not 0"
         if self.engine == "deepspeed" and self.zero == 0 and precision in ("bf16", "fp16"):
@@ -160,8 +160,9 @@ class TrainConfig(Section):
         return round(budget * float(self.warmup.rstrip("%")) / 100)
 
     def decay_start(self, budget: int) -> int:
-        """Tokens seen when ``wsd`` begins to decay: the last step's end that leaves at least
-        ``decay`` of the budget."""
+        """Tokens seen when ``wsd`` begins to decay: the end of the last step that leaves at least
+        ``decay`` of the budget.
+        """
         # A share such as 0.1 has no exact double: 0.9 of ten steps are nine.
         steps = int(budget * (1 - self.decay) / self.global_batch + 1e-9)
         return steps * self.global_batch

@@ -1,7 +1,7 @@
 """YAML with line numbers, and without YAML 1.1's surprises.
 
 ``4:30:00`` stays text (YAML 1.1 reads a number in base 60), ``3e-4`` is a float, ``no`` is text,
-and a key that stands twice is an error.
+and a repeated key is an error.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 def load_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     """The mapping in ``path`` and the line of each of its values, counted from 1.
 
-    Raises ConfigError naming file and line when the file is missing, no YAML, or no mapping.
+    Raises ConfigError naming file and line when the file is missing, not YAML, or not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def _value(
             key = str(loader.construct_object(key_node))
             line = key_node.start_mark.line + 1
             if key in mapping:
-                raise ConfigError(f"{path}:{line}: `{key}` stands here twice; delete one")
+                raise ConfigError(f"{path}:{line}: `{key}` occurs twice; delete one")
             here = (*place, key)
             mapping[key] = _value(loader, value_node, here, lines, path)
             lines[here] = line

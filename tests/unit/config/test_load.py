@@ -123,7 +123,7 @@ WRONG = {
     "unknown key": ("train: {global_batch: 512, lrr: 1}", r"sweep.yaml:11: `train.lrr` .*`lr`"),
     "missing part": ("budgets:", r"`budgets`"),
     "bad count": ("budgets: [4x]", r"sweep.yaml:10: .*'4x' is not a count"),
-    "repeated": ("budgets: [4k, 4000]", r"4000 is there twice"),
+    "repeated": ("budgets: [4k, 4000]", r"4000 occurs twice"),
     "not divisible": ("train: {global_batch: 500}", r"write 448 or 512"),
     "heads": ("model: {scratch: {layers: 1, width: 32, heads: 3}}", r"heads may be one of"),
     "no origin": ("model: {}", r"hub id or directory"),
@@ -196,7 +196,7 @@ def test_every_fault_is_listed(tmp_path: Path) -> None:
         ("a: [1", "not valid YAML"),
         ("- 1", "expected `key: value`"),
         ("", "expected `key: value`"),
-        ("name: a\nname: b", ":2: `name` stands here twice"),
+        ("name: a\nname: b", ":2: `name` occurs twice"),
         ("a: !!python/object:os.x {}", "YAML"),
     ],
 )
