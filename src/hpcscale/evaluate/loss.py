@@ -51,7 +51,7 @@ def evaluate(
     ranks: Ranks,
     precision: str = "fp32",
 ) -> EvalResult:
-    """Every token of ``store`` once, in the store's order, packed as in training.
+    """Measure every token of ``store`` once, in the store's order, packed as in training.
 
     Rows go to ranks in turn; sums are float64 per document, so ranks and micro-batch change the
     result by float32 rounding of the forward pass only. Called by all ranks, same result on each.
@@ -110,12 +110,12 @@ def document_nll(
     batch_tokens: int = SCORE_BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Sum of nll (float64 [n], nats) and tokens (int64 [n]) of each document by itself.
+    """Sum of nll (float64 [n], nats) and tokens (int64 [n]) of each document alone.
 
-    The first token is predicted from end-of-text; a document longer than ``sequence_length`` is
-    cut into windows that start anew. Windows of like length share a batch of up to
-    ``batch_tokens`` tokens, and the head sees real tokens only, so padding costs next to nothing.
-    Raises HpcscaleError where the model cannot read such rows or tokens.
+    The first token is predicted from end-of-text; a document longer than ``sequence_length`` is cut
+    into windows that do not see one another. Windows of similar length share a batch of up to
+    ``batch_tokens`` tokens, and the head computes only real tokens, so padding costs almost
+    nothing. Raises HpcscaleError where the model cannot read such rows or tokens.
     """
     check_reads(model, store, sequence_length)
     model.eval()
@@ -142,7 +142,7 @@ def _real_nll(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     real = targets != -100
     if not head_is_last(model):
         return token_nll(model, inputs, targets)[real]
-    # Right padding lies behind every real token, where causal attention never looks.
+    # Right padding comes after every real token, so causal attention never sees it.
     logits = selected_logits(model, inputs, real)
     return functional.cross_entropy(logits.float(), targets[real], reduction="none")
 

@@ -1,7 +1,7 @@
-"""Attention within documents: a row holds several, and none looks at another.
+"""Attention within documents: a row holds several, and no token attends to another one.
 
-On GPUs, FlexAttention (Dong et al. 2024) skips the blocks of a row where nothing may be looked at,
-so that T x T never exists. Elsewhere a dense mask goes to torch's scaled dot product attention.
+On GPUs, FlexAttention (Dong et al. 2024) skips the blocks of a row in which no pair may attend, so
+the T x T scores never exist. Elsewhere a dense mask goes to torch's scaled dot product attention.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 def install(model: nn.Module) -> None:
-    """Let ``model`` take block masks beside what it took before: without one, nothing changes.
+    """Let ``model`` also take block masks; without one, nothing changes.
 
-    Only where its attention is torch's scaled dot product: others do more than FlexAttention is
-    told here.
+    This is only for models with torch's scaled dot product attention: other kinds do more than
+    FlexAttention is told here.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -110,12 +110,12 @@ def _compiled() -> Any:
 
 
 def _flex(device: str) -> Any:
-    """Compiled on GPUs: as written, it makes the T x T scores that it is there to avoid."""
+    """Compiled on GPUs: uncompiled, it makes the T x T scores that it should avoid."""
     return _compiled() if device == "cuda" and not torch.compiler.is_compiling() else flex_attention
 
 
 def segment_mask(model: nn.Module, segments: Tensor) -> Tensor | BlockMask:
-    """For ``model`` and segments int64 [B, T]: blocks where it takes them and they work here."""
+    """The mask of segments int64 [B, T]: in blocks where the model and the device take them."""
     config: Any = model.config
     if config._attn_implementation == _NAME and flex_works(segments.device):
         return block_mask(segments)
@@ -132,7 +132,7 @@ def dense_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def block_mask(segments: Tensor) -> BlockMask:
-    """The same in blocks, for all heads."""
+    """The mask of ``dense_mask`` in blocks, for all heads."""
 
     def may_look(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (segments[row, query] == segments[row, key])
@@ -156,7 +156,8 @@ def _blocks(
 @functools.cache
 def flex_works(device: torch.device) -> bool:
     """Whether FlexAttention compiles on this device and agrees with the dense mask, forward and
-    backward; tried once a process, on GPUs alone."""
+    backward; tried once per process, only on GPUs.
+    """
     if device.type != "cuda":
         return False
     try:
@@ -170,8 +171,10 @@ def flex_works(device: torch.device) -> bool:
 
 
 def disagreement(device: torch.device, dtype: torch.dtype) -> float:
-    """The largest difference of FlexAttention to the dense mask in outputs and gradients, next to
-    the largest value of each."""
+    """The difference of FlexAttention to the dense mask, in outputs and gradients.
+
+    It is the largest one, relative to the largest value.
+    """
     generator = torch.Generator().manual_seed(0)
     segments = torch.arange(256, device=device).div(100, rounding_mode="floor").expand(2, -1)
     drawn = torch.randn(3, 2, 2, 256, 64, generator=generator).to(device, dtype)

@@ -1,4 +1,4 @@
-"""Building, loading and saving the models that are trained on."""
+"""Build, load and save the models that are trained."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build_model(shape: Shape, vocab_size: int, context: int, eot_id: int) -> nn.
 
 
 def build_from_config(values: dict[str, Any]) -> nn.Module:
-    """A model of that Hugging Face config, in float32; its weights are there to be replaced."""
+    """A model of that Hugging Face config, in float32; its weights are to be replaced."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = without_dropout(AutoConfig.for_model(**values))

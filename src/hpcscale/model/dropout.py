@@ -1,4 +1,4 @@
-"""Dropout switched off: its masks would make a result depend on how rows are spread over ranks."""
+"""Switch off dropout: its masks would make a result depend on how rows are spread over ranks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hpcscale.model.sample import sample_rows
 
 
 def without_dropout(config: Any) -> Any:
-    """``config`` with every probability of dropout at 0, those of its sub-configs included.
+    """``config`` with every probability of dropout at 0, also in its sub-configs.
 
-    Models read these when they are built, so that a functional dropout is off as well as a module.
+    Models read these when they are built, so functional dropout is off too.
     """
     for part in _parts(config):
         for name, value in vars(part).items():
@@ -36,9 +36,9 @@ def _parts(config: Any) -> Iterator[Any]:
 
 
 def switch_off_noise(model: nn.Module) -> None:
-    """Dropout that a model makes without a setting of its config, and the jitter of routers.
+    """Switch off dropout that no setting of the config controls, and the jitter of routers.
 
-    Some models read their jitter as a threshold too, in evaluation: there it stays.
+    Some models also use their jitter as a threshold in evaluation: these keep it.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -79,6 +79,6 @@ def check_repeatable(model: nn.Module) -> None:
         raise CheckpointError(
             f"the model ({model.config.model_type}) computes something random in training that "  # type: ignore[union-attr]
             f"its config does not switch off (two passes over the same tokens differ by "
-            f"{noise:.1e} of the largest logit), so that the result would depend on the number of "
+            f"{noise:.1e} of the largest logit), so the result would depend on the number of "
             "ranks and the micro-batch; train another model"
         )

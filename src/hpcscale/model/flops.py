@@ -1,10 +1,10 @@
-"""Floating-point operations that a token costs a model, from the shapes of its weights. No torch.
+"""Floating-point operations of a model per token, from the shapes of its weights. No torch.
 
 Forward and backward take 6 N + 12 L d T a token (Chowdhery et al. 2022, "PaLM", appendix B):
 
 N: weights of the matrix products (and convolutions) that each token meets: blocks and head.
-   Look-ups of embeddings, norms and biases are not among them; of experts, those that a token is
-   routed to are.
+   Look-ups of embeddings, norms and biases do not count; of experts, only those count that a
+   token is routed to.
 L d: heads times their width, added up over the layers that have attention. Where values have
    another width than keys, d is the mean of both.
 T: the sequence length. Neither causality nor a sliding window is taken off.
@@ -50,16 +50,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def model_flops_per_token(model: nn.Module, sequence_length: int) -> float | None:
-    """Forward and backward FLOPs a token; None where the weights do not tell.
-
-    ``model`` holds its whole weights: an engine may have taken them apart later.
+    """Forward and backward FLOPs a token; None where the weights do not tell. ``model`` must hold
+    its whole weights, before an engine divides them.
     """
     attention = attention_width(dict(_used_weights(model)), _config_of(model))
     return flops_per_token(matmul_parameters(model), attention, sequence_length)
 
 
 def matmul_parameters(model: nn.Module) -> int | None:
-    """N; None where it is not known how many of its experts a token meets, or what a weight is."""
+    """N; None where it is unknown how many experts a token is routed to, or what a weight is."""
     return weights_met(dict(_used_weights(model)), _config_of(model))
 
 
@@ -84,7 +83,7 @@ def weights_met(shapes: Shapes, config: Mapping[str, Any]) -> int | None:
 
 
 def _met(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> int | None:
-    """The numbers of one weight that a token is multiplied with."""
+    """How many numbers of one weight a token is multiplied with."""
     size = math.prod(shape)
     if len(shape) == 2 and name.endswith(".weight"):
         return _routed(size, config) if _ONE_EXPERT.search(name) else size
@@ -106,7 +105,7 @@ def _routed(size: int, config: Mapping[str, Any]) -> int | None:
 def attention_width(names: Iterable[str], config: Mapping[str, Any]) -> int | None:
     """Widths of keys and of values, over all heads and layers that have attention: 2 L d.
 
-    Heads that choose what the others look at have keys alone.
+    Heads that choose what the others attend to have only keys.
     """
     names = list(names)
     blocks = {block_of(name) for name in names if _ATTENTION.search(name)} - {None}
@@ -148,7 +147,7 @@ def block_of(name: str) -> int | None:
 
 
 def first(config: Mapping[str, Any], names: Iterable[str]) -> int | None:
-    """The number that stands under one of ``names``."""
+    """The number that ``config`` has under one of ``names``."""
     return next((v for name in names if type(v := config.get(name)) is int and v > 0), None)
 
 
@@ -157,7 +156,7 @@ def layers_and_width(config: Mapping[str, Any]) -> tuple[int | None, int | None]
 
 
 def is_met(name: str) -> bool:
-    """Whether a language model alone uses a weight of that name."""
+    """Whether a plain language model uses a weight of that name."""
     return not _CROSS.search(name)
 
 

@@ -1,4 +1,4 @@
-"""From rows of tokens to the negative log-likelihood of each."""
+"""The negative log-likelihood of each token of some rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def token_nll(
     segments: Tensor | None = None,
     positions: Tensor | None = None,
 ) -> Tensor:
-    """Nats of each target given its row so far: float32 [B, T], 0 where the target is -100.
+    """Nats of each target given the tokens before it in its row: float32 [B, T], 0 where the target
+    is -100.
 
     inputs, targets: int64 [B, T]. With ``segments`` (int64 [B, T]) a token attends only within
     its segment, at ``positions`` that restart there; without, to all of its row before it. Raises

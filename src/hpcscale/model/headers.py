@@ -1,5 +1,4 @@
-"""What a model directory says of its size before it is loaded: the headers of its weights. No
-torch."""
+"""The size of a model directory before it is loaded, from the headers of its weights; no torch."""
 
 from __future__ import annotations
 
@@ -30,8 +29,9 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True)
 class Written:
-    """A model by its files. parameters: all, a tied head once. matmul, attention: as in
-    model/flops.py; None where shapes do not tell."""
+    """The size of a model by its files. parameters: all, a tied head once. matmul, attention: as in
+    model/flops.py; None where shapes do not tell.
+    """
 
     layers: int
     width: int
@@ -42,7 +42,7 @@ class Written:
 
 
 def read_written(folder: Path) -> Written | None:
-    """None where files are absent or not readable, or hold what is not a whole model."""
+    """The size of the model in ``folder``; None where files are absent, unreadable or not whole."""
     try:
         config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         tensors = _read_tensors(folder)

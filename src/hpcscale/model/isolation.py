@@ -1,4 +1,4 @@
-"""How a model is told to keep the documents of a row apart, found by trying it."""
+"""How to make a model keep the documents of a row apart, found by trying it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ _ways: WeakKeyDictionary[nn.Module, Way | None] = WeakKeyDictionary()
 
 
 def way_to_isolate(model: nn.Module) -> Way | None:
-    """Which way gives each document the logits that it has in a row of its own; tried once a
-    model. None: neither does."""
+    """The way that gives each document the logits that it has alone in a row, or None.
+
+    It is tried once per model.
+    """
     if model not in _ways:
         _ways[model] = next((way for way in _candidates(model) if _separates(model, way)), None)
     return _ways[model]
@@ -42,8 +44,8 @@ def check_isolation(model: nn.Module) -> None:
     if way_to_isolate(model) is None:
         kind = text_config(model).model_type
         raise ConfigError(
-            f"data.packing isolate: models of type `{kind}` give a document in a packed row "
-            "other logits than in a row of its own, whether they are told by position ids or by "
+            f"data.packing isolate: models of type `{kind}` compute other logits for a document "
+            "in a packed row than for the document alone, both with position ids and with "
             "a mask; write `packing: concat`"
         )
 
@@ -68,8 +70,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def isolation_error(model: nn.Module, way: Way) -> float:
-    """The largest difference between logits of documents in packed rows and in rows of their own,
-    relative to the largest logit."""
+    """The largest difference between logits of documents in packed rows and alone in a row.
+
+    It is relative to the largest logit.
+    """
     rows = sample_rows(model, 2, _LENGTH)
     cuts = _document_lengths(rows.shape[1])
     segments = torch.stack([_repeated(range(len(cut)), cut) for cut in cuts]).to(rows.device)
@@ -103,7 +107,7 @@ def _candidates(model: nn.Module) -> list[Way]:
 def _separates(model: nn.Module, way: Way) -> bool:
     try:
         return isolation_error(model, way) <= rounding(model)
-    except torch.OutOfMemoryError:  # which says nothing of the model
+    except torch.OutOfMemoryError:  # which says nothing about the model
         raise
     except Exception:  # whatever a model does with an input that it does not know
         return False

@@ -48,8 +48,8 @@ def check_length(name: str, config: Any, sequence_length: int) -> None:
 def check_vocabulary(name: str, rows: int, store: TokenStore) -> None:
     """Raises CheckpointError where ``store`` holds a token past the ``rows`` embeddings of a model.
 
-    A tokenizer may know more tokens than its model (padding that was added later): those that no
-    text gives do not matter.
+    A tokenizer may know more tokens than its model (padding that was added later): those that come
+    from no text do not matter.
     """
     if store.vocab_size <= rows:
         return

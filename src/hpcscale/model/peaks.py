@@ -61,7 +61,7 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 
 
 #: A type that is sold in several forms, or whose name is not that of a device: the device that is
-#: meant, and how a plan calls it.
+#: meant, and its name in a plan.
 _TYPES = {
     "V100": ("V100-SXM2-32GB", "V100 (SXM)"),
     "A100": ("A100-SXM4-80GB", "A100"),
@@ -74,8 +74,9 @@ _TYPES = {
 
 
 def type_peak(gpu_type: str, precision: str) -> tuple[str, float | None]:
-    """How a plan calls the ``gpu_type`` of a site profile, and its peak in FLOP/s; None where the
-    type is not in the table or has no units for ``precision``."""
+    """The name in a plan of the ``gpu_type`` of a site profile, and its peak in FLOP/s; None where
+    the type is not in the table or has no units for ``precision``.
+    """
     name = gpu_type.strip()
     device, told = _TYPES.get(name.upper(), (name, name))
     return told, peak_flops(device, precision)

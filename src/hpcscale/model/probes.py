@@ -14,14 +14,14 @@ from hpcscale.errors import CheckpointError
 from hpcscale.model.limits import text_config
 from hpcscale.model.sample import sample_rows
 
-#: Differences of logits next to the largest logit that rounding explains.
+#: Differences of logits, relative to the largest logit, that rounding explains.
 ROUNDING = 1e-4
 _head_is_last: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 @contextmanager
 def trial(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Passes in float32, whatever they are tried within, that leave nothing behind."""
+    """A context for trial passes: in float32, in any surroundings, and without side effects."""
     was = model.training
     model.train(training)
     try:
@@ -32,7 +32,7 @@ def trial(model: nn.Module, training: bool = False) -> Iterator[None]:
 
 
 def rounding(model: nn.Module) -> float:
-    """Kernels of GPUs may multiply float32 numbers in fewer bits."""
+    """The difference that rounding explains; GPUs may multiply float32 numbers in fewer bits."""
     return ROUNDING if _device(model) == "cpu" else 100 * ROUNDING
 
 
@@ -53,7 +53,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 
 def future_influence(model: nn.Module) -> float:
-    """By how much the last token of a row moves the logits before it, next to the largest."""
+    """How much the last token of a row changes the logits before it, relative to the largest."""
     rows = sample_rows(model)
     size = int(text_config(model).vocab_size)
     changed = rows.clone()
@@ -72,13 +72,13 @@ def check_causal(name: str, model: nn.Module) -> None:
             f"the model {name} computes logits that are not finite; its weights are damaged"
             if moved != moved
             else f"the model {name} sees the future: the last token of a row changes the logits "
-            f"before it by {moved:.1e} of the largest, so that its loss says nothing; "
+            f"before it by {moved:.1e} of the largest, so its loss means nothing; "
             f"give a causal language model (for `{kind}`, see `is_decoder` in its config.json)"
         )
 
 
 def head_is_last(model: nn.Module) -> bool:
-    """Whether ``selected_logits`` gives this model's own logits; tried once a model."""
+    """Whether ``selected_logits`` gives this model's own logits; tried once per model."""
     if model not in _head_is_last:
         rows = sample_rows(model)
         chosen = torch.zeros(rows.shape, dtype=torch.bool, device=rows.device)
@@ -99,8 +99,8 @@ def head_is_last(model: nn.Module) -> bool:
 def selected_logits(model: nn.Module, rows: Tensor, chosen: Tensor) -> Tensor:
     """Logits [n, V] at the n places of ``rows`` [B, T] that the mask ``chosen`` names.
 
-    The head sees these alone, and whatever the model does to logits behind its head (a scale, a
-    soft cap) it does to these. Right only where ``head_is_last``.
+    The head computes only these, and what the model does to logits after its head (a scale, a soft
+    cap) it does to these. Correct only where ``head_is_last``.
     """
     head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
 

@@ -21,8 +21,12 @@ class ModelSize:
 
 
 #: Radford et al. 2019, embeddings included once: layers, width, parameters.
-_GPT2 = {"gpt2": (12, 768, 124.4e6), "gpt2-medium": (24, 1024, 354.8e6),
-         "gpt2-large": (36, 1280, 774.0e6), "gpt2-xl": (48, 1600, 1557.6e6)}  # fmt: skip
+_GPT2 = {
+    "gpt2": (12, 768, 124.4e6),
+    "gpt2-medium": (24, 1024, 354.8e6),
+    "gpt2-large": (36, 1280, 774.0e6),
+    "gpt2-xl": (48, 1600, 1557.6e6),
+}
 
 
 def flops_per_token(

@@ -15,8 +15,9 @@ _CONVERT = (
 
 
 def refuse_unsupported(name: str, config: Any) -> None:
-    """Raises CheckpointError where Transformers has no causal language model for ``config``, or
-    more than a language model."""
+    """Raises CheckpointError where Transformers has no causal language model for ``config``, or one
+    that is more than a language model.
+    """
     from transformers import AutoModelForCausalLM, __version__
 
     kind = config.model_type
@@ -38,11 +39,13 @@ def refuse_unsupported(name: str, config: Any) -> None:
 
 
 def why_not_loaded(name: str, error: Exception) -> str:
-    """One sentence on a model that Transformers did not load, and the way out."""
+    """Why Transformers did not load a model, and the remedy, in one sentence."""
     reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     folder = Path(name)
     if is_local(name) and not folder.is_dir():
-        return f"there is no directory {name}; give a directory with a model, or a hub id as gpt2"
+        return (
+            f"there is no directory {name}; give a directory with a model, or a hub id such as gpt2"
+        )
     if not folder.is_dir():
         return (
             f"the model `{name}` cannot be loaded from the hub ({reason}); check the name, run "
@@ -58,7 +61,7 @@ def why_not_loaded(name: str, error: Exception) -> str:
             )
         return f"{name} holds no weights: it has a config.json and no *.safetensors"
     return (
-        f"the model in {name} cannot be loaded ({reason}), though config.json and *.safetensors "
-        "are there; fetch it again, or try a newer Transformers. docs/models.md lists the types "
+        f"the model in {name} cannot be loaded ({reason}), although config.json and *.safetensors "
+        "exist; fetch it again, or try a newer Transformers. docs/models.md lists the types "
         "of models that can be used"
     )
