@@ -1,4 +1,4 @@
-"""Filling a token budget to the token, with the last document cut and repeats recorded."""
+"""Fill a token budget exactly: the last document is cut, and repeats are recorded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Selection:
 
     @property
     def unique_tokens(self) -> int:
-        """Tokens of the first pass; what repeats is not counted again."""
+        """Tokens of the first pass; repeats are not counted."""
         return int(self.tokens[self.epoch == 0].sum())
 
 
@@ -56,7 +56,7 @@ def fill_budget(
         needed = -(-budget // available) if available else 0
         way_out = f" or allow repeats with `train.epochs: {needed}`" if needed else ""
         raise DataError(
-            f"{cell} wants {format_count(budget)} tokens, but its method keeps "
+            f"{cell} needs {format_count(budget)} tokens, but its method keeps "
             f"{format_count(available)} tokens of {len(kept)} documents"
             f"{f' x {epochs} epochs' if epochs > 1 else ''}; "
             f"lower the budget, enlarge `data.pool.tokens`{way_out}"

@@ -62,7 +62,7 @@ class PerplexityParams(Section):
 
 
 class Perplexity(SelectionMethod):
-    """Keeps a range of the scores ``mean nll a token``; ties go by document id."""
+    """Keeps a range of the scores ``mean nll a token``; ties are ordered by document id."""
 
     Params = PerplexityParams
 
@@ -73,7 +73,7 @@ class Perplexity(SelectionMethod):
         bounds = self.params.percentile_range()
         return None if bounds is None else (bounds[1] - bounds[0]) / 100
 
-    def why_not_nested(self) -> None:
+    def nesting_problem(self) -> None:
         return None
 
     def keep(self, candidates: Candidates, budget: int, seed: int) -> Positions:

@@ -7,12 +7,12 @@ from hpcscale.selection.method import Candidates, Positions, SelectionMethod
 
 
 class Random(SelectionMethod):
-    """Documents in a seeded order; a larger budget goes on where a smaller one stops."""
+    """Documents in a seeded order; a larger budget continues where a smaller one stops."""
 
     def kept_share(self) -> float:
         return 1.0
 
-    def why_not_nested(self) -> None:
+    def nesting_problem(self) -> None:
         return None
 
     def keep(self, candidates: Candidates, budget: int, seed: int) -> Positions:

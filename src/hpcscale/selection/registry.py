@@ -1,4 +1,4 @@
-"""Finding a selection method by the name that the YAML file uses."""
+"""Find a selection method by the name in the YAML file."""
 
 from __future__ import annotations
 

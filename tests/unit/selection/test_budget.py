@@ -54,7 +54,7 @@ def test_seeds_differ(pool: Candidates) -> None:
 
 def test_a_pool_too_small_says_by_how_much_and_what_to_do(pool: Candidates) -> None:
     total = int(pool.lengths.sum())
-    with pytest.raises(DataError, match=r"cell x wants .*train.epochs: 2"):
+    with pytest.raises(DataError, match=r"cell x needs .*train.epochs: 2"):
         fill_budget(np.arange(500), pool.ids, pool.lengths, total + 1, 0, cell="cell x")
 
 
