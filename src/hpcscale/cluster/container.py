@@ -1,4 +1,4 @@
-"""Entering a container: srun flags, or a prefix of the command. Pure text, no runtime is asked."""
+"""Enter a container: srun flags, or a prefix of the command. It is text; no runtime is called."""
 
 from __future__ import annotations
 

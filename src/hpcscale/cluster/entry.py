@@ -63,10 +63,10 @@ def _let_rank_0_go_first() -> None:
 
 
 def rank_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """RANK, WORLD_SIZE and the rest from the variables of a Slurm step; nothing outside one.
+    """RANK, WORLD_SIZE and the rest from the variables of a Slurm step; empty outside one.
 
-    The master is the first host; its port follows from the element's own job id, so that
-    neighbours on a node do not meet.
+    The master is the first host; its port follows from the element's own job id, so that jobs on
+    one node do not collide.
     """
     if "RANK" in environ or "SLURM_STEP_ID" not in environ:
         return {}

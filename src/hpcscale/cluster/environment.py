@@ -79,7 +79,7 @@ def own_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def launcher_leftovers(environ: Mapping[str, str]) -> set[str]:
-    """Variables by which a process takes itself for a rank of somebody else's."""
+    """Variables that make a process believe that it is a rank of another launcher."""
     return {n for n in environ if n in LAUNCHER_NAMES or n.startswith(LAUNCHER_PREFIXES)}
 
 
@@ -94,7 +94,7 @@ def _folders_of_the_job(environ: Mapping[str, str]) -> set[str]:
 
 @contextmanager
 def only_own_environment() -> Iterator[None]:
-    """Take the rest out of ``os.environ`` for a while: submitit calls sbatch with all of it."""
+    """Remove other variables from ``os.environ`` meanwhile: submitit passes all to sbatch."""
     kept = own_environment(os.environ)
     taken = {name: value for name, value in os.environ.items() if name not in kept}
     for name in taken:
@@ -106,9 +106,9 @@ def only_own_environment() -> Iterator[None]:
 
 
 def unused_options(environ: Mapping[str, str], profile: SiteProfile) -> list[str]:
-    """A line for each option of Slurm in ``environ`` that somebody may expect to count.
+    """One line for each option of Slurm in ``environ`` that has no effect here.
 
-    Nothing of what the profile says anyway, nor of what Slurm itself sets in a job.
+    Options that the profile says too, and those that Slurm itself sets in a job, are left out.
     """
     lines = []
     for name in sorted(environ):
@@ -133,9 +133,9 @@ def unused_options(environ: Mapping[str, str], profile: SiteProfile) -> list[str
 
 
 def _way_out(option: str, value: str, profile: SiteProfile) -> str | None:
-    """What to write instead; None where the profile says the same."""
+    """What the user should write; None where the profile says the same."""
     if option in _OURS:
-        return "the sweep decides that itself"
+        return "the sweep sets this itself"
     if option == "CLUSTERS":
         return _OTHER_CLUSTER
     if option in _RESOURCES:

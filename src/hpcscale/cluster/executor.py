@@ -27,14 +27,14 @@ class SlurmExecutor:
     """Submits arrays for one site; logs and submitit's own files go to ``folder``.
 
     exclude: nodes that no job may get, besides those that the profile excludes. Raises ConfigError
-    where the profile names another cluster than the one that is asked for living jobs.
+    where the profile names another cluster than the one that squeue asks.
     """
 
     def __init__(self, profile: SiteProfile, folder: Path, exclude: Sequence[str] = ()) -> None:
         if "clusters" in profile.extra_sbatch:
             raise ConfigError(
                 f"the site profile `{profile.name}` has clusters under extra_sbatch, but squeue "
-                "asks the default cluster, and would call these jobs gone; take it out, and set "
+                "asks the default cluster, and would report these jobs as gone; remove it, set "
                 "SLURM_CONF to the slurm.conf of the cluster that you mean"
             )
         self.profile, self.folder, self.exclude = profile, folder.absolute(), exclude
@@ -49,7 +49,7 @@ class SlurmExecutor:
         run_dir: Path,
         dependencies: Sequence[str],
     ) -> list[str]:
-        """One array, or several where the site's MaxArraySize asks for it; an id a payload.
+        """Submit one array, or several where MaxArraySize is smaller; one job id per payload.
 
         Each payload is a list of task names that run one after the other in the same ranks. The
         array starts when all of ``dependencies`` have ended, however they ended. Raises
@@ -87,7 +87,7 @@ class SlurmExecutor:
         run_dir: Path,
         dependencies: Sequence[str],
     ) -> str:
-        """The script that ``submit`` hands to sbatch for the first array; asks no Slurm."""
+        """The script that ``submit`` gives to sbatch for the first array; Slurm is not called."""
         folder = self.folder / stage
         count = min(len(payloads), self.profile.max_array_size)
         script: str = _make_sbatch_string(

@@ -1,4 +1,4 @@
-"""The few questions that Slurm is asked: is it there, is a job alive, does a partition exist."""
+"""Questions to Slurm: does it answer, is a job alive, does a partition exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def slurm_available() -> bool:
 def alive(jobs: Sequence[str]) -> dict[str, Liveness]:
     """``running``, ``queued``, ``gone`` or ``unknown`` of jobs (``123``) and elements (``123_4``).
 
-    One call for all. Where Slurm does not answer every job is unknown, never gone.
+    One call asks for all. Where Slurm does not answer, every job is unknown, never gone.
     """
     # Without --all a job in a hidden partition would be gone.
     lines = ask("squeue", "--me", "--all", "-h", "-r", "-o", "%i %T")
@@ -41,7 +41,7 @@ def alive(jobs: Sequence[str]) -> dict[str, Liveness]:
 
 
 def check_partition(name: str) -> None:
-    """Raises ClusterError naming the partitions there are."""
+    """Raises ClusterError that names the known partitions where ``name`` is none of them."""
     answer = ask("sinfo", "--all", "-h", "-o", "%R")
     if answer is None:
         raise ClusterError("`sinfo` does not answer; is the Slurm controller up?")

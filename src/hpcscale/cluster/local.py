@@ -34,7 +34,7 @@ class LocalJob:
     def poll(self) -> int | None:
         """None while any rank runs; then 0, or the code of the first rank that failed.
 
-        Negative codes are signals. One dead rank takes the others with it.
+        Negative codes are signals. When one rank dies, the others are ended.
         """
         codes = [process.exitcode for process in self.processes]
         failed = next((code for code in codes if code), None)
@@ -154,9 +154,9 @@ def gpu_count() -> int:
 
 
 def gpu_names() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES writes them; what it leaves out belongs to somebody else.
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
 
-    As CUDA reads it: the list ends at the first entry that is no GPU of this machine.
+    As CUDA reads it, the list ends at the first entry that is not a GPU of this machine.
     """
     files = sum(1 for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")

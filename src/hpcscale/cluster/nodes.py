@@ -16,7 +16,7 @@ _EVENTS = ("sacctmgr", "-n", "-P", "show", "event", "format=NodeName,Start,State
 
 
 def node_failures(jobs: Sequence[str]) -> Counter[str]:
-    """How often each node went down under one of ``jobs``; empty where nothing is accounted.
+    """How often each node went down under one of ``jobs``; empty without accounting.
 
     A job that loses a node names all its nodes, so that only those count that were reported down
     while it ran.

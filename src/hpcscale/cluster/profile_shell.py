@@ -8,7 +8,7 @@ from hpcscale.cluster.container import container_wrap
 from hpcscale.cluster.environment import LAUNCHER_NAMES, LAUNCHER_PREFIXES
 from hpcscale.config.profile import SiteProfile
 
-#: What an outer job's step tells srun about itself, and is none of this job's: its number, cores
+#: What an outer job's step tells srun about itself, which is not of this job: its number, cores
 #: and memory. SLURM_EXPORT_ENV could keep the profile's variables from the ranks.
 _STEP_PREFIXES = ("SLURM_STEP", "SLURM_CPU_BIND", "SLURM_MEM_PER_")
 _PREFIXES = [f'"${{!{prefix}@}}"' for prefix in (*LAUNCHER_PREFIXES, *_STEP_PREFIXES)]
@@ -16,7 +16,7 @@ _UNSET = " ".join(["unset", *LAUNCHER_NAMES, "SLURM_EXPORT_ENV", *_PREFIXES])
 
 
 def profile_shell(profile: SiteProfile) -> str:
-    """``eval`` the text in bash: it loads modules, exports variables and sets two arrays.
+    """Text for ``eval`` in bash: it loads modules, exports variables and sets two arrays.
 
     HPCSCALE_SRUN_ARGS: flags for srun. HPCSCALE_COMMAND: how to call hpcscale on a node.
     """

@@ -17,7 +17,7 @@ from hpcscale.errors import Preempted
 _FAILED_CODE = 1
 #: srun ends the other ranks of one that failed by a signal, and then returns that signal's code: a
 #: failure therefore leaves a file. Only a job that Slurm still counts as running is sent back: one
-#: that was cancelled, requeued or timed out meanwhile is none of ours. The array element is named,
+#: that was cancelled, requeued or timed out meanwhile is not ours. The array element is named,
 #: since the last element's own job id is that of its whole array. The task itself ends restarts
 #: that are too many, and says so (rundir/attempts.py); the count here is for one that never
 #: gets so far.
@@ -53,7 +53,7 @@ def requeue_lines(folder: Path, max_restarts: int) -> list[str]:
 
 
 def fail() -> NoReturn:
-    """End this rank at once as one whose task failed, which trying again would not help."""
+    """End this rank at once, as a failure of its task that another attempt would not help."""
     sys.stdout.flush()
     sys.stderr.flush()
     job, folder = job_name(), os.environ.get("SUBMITIT_FOLDER")

@@ -126,7 +126,7 @@ def test_slurm_is_asked_without_what_would_hide_living_jobs(
         ("SBATCH_RESERVATION", "r", "write extra_sbatch: {reservation: r} in the site profile"),
         ("SBATCH_THREADS_PER_CORE", "1", "extra_sbatch: {threads-per-core: 1}"),
         ("SBATCH_EXCLUSIVE", "", "extra_sbatch: {exclusive: true}"),
-        ("SBATCH_ARRAY_INX", "0-9", "the sweep decides that itself"),
+        ("SBATCH_ARRAY_INX", "0-9", "the sweep sets this itself"),
         ("SLURM_CLUSTERS", "b", "set SLURM_CONF to"),
     ],
 )
