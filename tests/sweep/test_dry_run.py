@@ -61,7 +61,7 @@ def test_the_plan_names_what_is_not_read(
             f"pool: {{corpus: files, path: {texts}", f"pool: {{corpus: files, path: {folder}"
         )
     )
-    line = "1 file is read; 2 files are not, since their kind is not read: 1 .json, 1 .jsonl.xz"
+    line = "1 file is read; 2 files are not, because their kind is not read: 1 .json, 1 .jsonl.xz"
     assert f"\ndata.pool: {line}\n" in hpcscale("sweep", sweep_file, "--dry-run").stdout
     sweep_file.write_text(text.replace(str(texts), str(folder)))
     shown = hpcscale("sweep", sweep_file, "--dry-run").stdout

@@ -51,7 +51,7 @@ OVERRIDES = {
     "micro-batch": (["train.micro_batch=3"], "write one of [1, 2, 4, 8]"),
     "ranks": (["resources.train.ranks=3"], "ranks may number [1, 2, 4, 8]"),
     "global batch": (["train.global_batch=100"], "write 96 or 128"),
-    "no such directory": (["model={source: ./nowhere}"], "nowhere is no directory"),
+    "no such directory": (["model={source: ./nowhere}"], "nowhere is not a directory"),
     "two nodes here": (["resources.train.nodes=2"], "--executor slurm"),
     "GPUs here": (["resources.train.gpus=64"], "asks for 64 GPUs"),
     "bad time": (["resources.train.time=later"], "'later' is not a duration"),
@@ -61,7 +61,7 @@ OVERRIDES = {
     "tokenizer": (["tokenizer={train: 10}"], "at least 257"),
     "scorer": (
         ["selection.1.model=./nowhere"],
-        "nowhere is no directory",
+        "nowhere is not a directory",
     ),
     "no site": (["resources.site=atlantis"], "no site profile `atlantis`; known:"),
 }
@@ -101,7 +101,7 @@ def test_no_slurm_here(fails, sweep_file: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_status_of_no_run_directory(fails, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert "is no run directory" in fails("status", tmp_path)
+    assert "is not a run directory" in fails("status", tmp_path)
 
 
 def test_eval_of_no_model_and_on_no_store(fails, tmp_path: Path, sweep_file: Path) -> None:  # type: ignore[no-untyped-def]
@@ -130,7 +130,7 @@ def test_a_model_with_too_short_a_context(fails, tmp_path: Path, sweep_file: Pat
 
 
 @pytest.mark.parametrize(
-    "words", [["swep"], ["sweep"], ["sweep", "x", "--executor", "pbs"], ["eval"]]
+    "words", [["swep"], ["sweep"], ["sweep", "x", "--executors", "pbs"], ["eval"]]
 )
 def test_a_wrong_command_line(fails, words: list[str]) -> None:  # type: ignore[no-untyped-def]
     assert "Usage:" in fails(*words)

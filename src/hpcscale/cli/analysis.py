@@ -59,7 +59,9 @@ def fit(**arguments: Any) -> None:
 @click.command("compare")
 @shared
 def compare(**arguments: Any) -> None:
-    """Compare selection methods; write tables and say what differs, by how much, how sure."""
+    """Compare selection methods; write tables and show what differs, by how much, and how certain
+    it is.
+    """
     from scalinglaws import api
 
     def write(wanted: Asked) -> list[Path]:

@@ -12,9 +12,9 @@ _FOLDER = click.Path(path_type=Path)
 
 @click.group("checkpoint")
 def command() -> None:
-    """Look into, convert and export the training state of a run.
+    """Inspect, convert and export the training state of a run.
 
-    CHECKPOINT is a tag (RUN/cells/CELL/checkpoints/step-...), or a cell, whose newest is taken.
+    CHECKPOINT is a tag (RUN/cells/CELL/checkpoints/step-...), or a cell, for its newest tag.
     """
 
 
@@ -22,7 +22,7 @@ def command() -> None:
 @click.argument("checkpoint", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest.")
 def inspect(checkpoint: Path, as_json: bool) -> None:
-    """Say where a checkpoint stands, and whether all of it is there; every checksum is compared."""
+    """Show the step of a checkpoint, and whether it is whole; every checksum is compared."""
     import json
 
     from hpcscale.train.universal import find_tag
@@ -53,9 +53,9 @@ def inspect(checkpoint: Path, as_json: bool) -> None:
 @click.option("--out", required=True, type=_FOLDER, help="A tag that does not exist yet.")
 @click.option("--ranks", type=click.IntRange(1), default=1, show_default=True, help="Files.")
 def convert(checkpoint: Path, out: Path, ranks: int) -> None:
-    """Write a checkpoint as so many ranks would have, in one file by default.
+    """Write a checkpoint as this number of ranks would, by default in one file.
 
-    No run needs it: every engine, ZeRO stage and number of ranks goes on from any checkpoint.
+    No run needs it: every engine, ZeRO stage and number of ranks continues from any checkpoint.
     """
     from hpcscale.train.universal import convert as write
     from hpcscale.train.universal import find_tag

@@ -10,7 +10,7 @@ import click
 
 @click.group("data")
 def command() -> None:
-    """Prepare and look into token stores."""
+    """Prepare and inspect token stores."""
 
 
 @command.command("prepare")
@@ -19,7 +19,7 @@ def command() -> None:
 def prepare(file: Path, overrides: tuple[str, ...]) -> None:
     """Make the tokenizer, token stores and models of the sweep FILE on this machine.
 
-    For nodes with a network, where the compute nodes have none.
+    Use it on a node with a network where the compute nodes have none.
     """
     from hpcscale.sweep import open_sweep
     from hpcscale.sweep import prepare as run

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group("doctor")
 def command() -> None:
-    """Find out whether this machine does what it should."""
+    """Check that this machine and a model compute what they should."""
 
 
 @command.command("numerics")
@@ -24,9 +24,9 @@ def command() -> None:
 )
 @click.pass_context
 def numerics(ctx: click.Context, model: str | None) -> None:
-    """Train a small model in ways that must agree, and say by how much they do.
+    """Train a small model in ways that must agree, and show how closely they agree.
 
-    Takes under a minute with the tiny model. Ends with exit code 1 where a bound is broken.
+    Takes under a minute with the tiny model. Ends with exit code 1 where a bound is exceeded.
     """
     from hpcscale.doctor.numerics import examine
 
@@ -49,7 +49,7 @@ def numerics(ctx: click.Context, model: str | None) -> None:
 @click.option(
     "--reading",
     type=click.Choice(["file", "transformers"]),
-    help="Whose token ids count, as `tokenizer.reading` of a sweep file.",
+    help="Which token ids count, as `tokenizer.reading` of a sweep file.",
 )
 @click.pass_context
 def model(
@@ -70,7 +70,7 @@ def model(
 
 
 def _print(findings: Iterable[Finding]) -> int:
-    """A line each as they are made; the exit code."""
+    """Print one line per finding as it is made; return the exit code."""
     import warnings
 
     warnings.simplefilter("ignore")  # of libraries about each other
@@ -80,5 +80,5 @@ def _print(findings: Iterable[Finding]) -> int:
         if finding.passed is False:
             click.echo(f"      {finding.remedy}")
         failed += finding.failed
-    click.echo(f"{failed} of the checks failed" if failed else "all is well")
+    click.echo(f"{failed} of the checks failed" if failed else "all checks passed")
     return 1 if failed else 0

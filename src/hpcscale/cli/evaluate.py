@@ -18,7 +18,9 @@ import click
 )
 @click.option("--sequence-length", type=click.IntRange(8), help="Default: the sweep's, or 1024.")
 @click.option("--packing", type=click.Choice(["concat", "isolate"]), help="Default: the sweep's.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Default: likewise.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Default: the sweep's."
+)
 @click.option("--micro-batch", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the losses here.")
 def command(

@@ -16,8 +16,8 @@ _DEFAULT = ("dot", "cosine", "adam", "adam-cosine")
 def command() -> None:
     """Check influence scores against experiments with a known answer.
 
-    RUN is the run directory of a sweep whose data and base model are there. Each experiment makes
-    a small proxy run of its own in --out, and writes tables (text and CSV) and a figure there.
+    RUN is the run directory of a sweep whose data and base model exist. Each experiment makes its
+    own small proxy run in --out, and writes tables (text and CSV) and a figure there.
     """
 
 
@@ -53,7 +53,7 @@ def _shared(function: _Command) -> _Command:
                 type=click.IntRange(8),
                 default=512,
                 show_default=True,
-                help="Tokens; longer documents take no part.",
+                help="Tokens; longer documents are left out.",
             ),
             click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
         ]
@@ -62,14 +62,16 @@ def _shared(function: _Command) -> _Command:
     return function
 
 
-_DOMAIN = click.option("--domain", help="Take queries of this domain alone.")
+_DOMAIN = click.option("--domain", help="Take only queries of this domain.")
 _PROXY = _tokens("--proxy-tokens", "Budget of the proxy run.")
 
 
 @command.command("noise")
 @_shared
 @_PROXY
-@_count("--documents", "Clean documents; each is planted spoilt, too, once a kind.", 2)
+@_count(
+    "--documents", "Clean documents; a spoilt copy of each is added for each kind of damage.", 2
+)
 @click.option(
     "--other-language",
     "language",
@@ -77,7 +79,7 @@ _PROXY = _tokens("--proxy-tokens", "Budget of the proxy run.")
     help="Text of another language. Default: the machine's own translations.",
 )
 def noise(**given: Any) -> None:
-    """Plant spoilt documents: are they ranked below the clean ones?"""
+    """Add spoilt documents: are they ranked below the clean ones?"""
     _run("noise", given)
 
 

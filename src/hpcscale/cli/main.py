@@ -11,21 +11,21 @@ import click
 from hpcscale import __version__
 from hpcscale.errors import ConfigError, HpcscaleError, Preempted
 
-#: Name, module (and attribute, unless `command`) and help of each command; the help stands here
+#: Name, module (and attribute, unless `command`) and help of each command; the help is here
 #: so that `--help` imports none.
 _COMMANDS = {
-    "sweep": ("hpcscale.cli.sweep", "Run a sweep file, or go on with it."),
+    "sweep": ("hpcscale.cli.sweep", "Run a sweep file, or continue it."),
     "status": ("hpcscale.cli.status", "Show what of a run directory is done, running or missing."),
     "eval": ("hpcscale.cli.evaluate", "Evaluate a checkpoint or model on a token store."),
     "influence": ("hpcscale.cli.influence", "Measure, inspect and check influence by hand."),
-    "data": ("hpcscale.cli.data", "Prepare and look into token stores."),
+    "data": ("hpcscale.cli.data", "Prepare and inspect token stores."),
     "checkpoint": ("hpcscale.cli.checkpoint", "Inspect, convert and export training state."),
     "report": ("hpcscale.cli.analysis:report", "Write all of the analysis and report.html."),
     "fit": ("hpcscale.cli.analysis:fit", "Fit scaling laws to a run directory or a CSV."),
-    "compare": ("hpcscale.cli.analysis:compare", "Say how selection methods differ, how sure."),
+    "compare": ("hpcscale.cli.analysis:compare", "Show how selection methods differ."),
     "plot": ("hpcscale.cli.analysis:plot", "Draw the figures of a paper."),
-    "plan-power": ("hpcscale.cli.plan_power", "Say what a grid tells apart, and which suffices."),
-    "doctor": ("hpcscale.cli.doctor", "Find out whether this machine computes what it should."),
+    "plan-power": ("hpcscale.cli.plan_power", "Show what a grid tells apart, and which suffices."),
+    "doctor": ("hpcscale.cli.doctor", "Check that this machine computes what it should."),
     "site": ("hpcscale.cli.site", "Show the site profile in use."),
     "completion": ("hpcscale.cli.completion", "Print shell completion for bash, zsh or fish."),
     "task": ("hpcscale.cli.task", "Run one task of a run directory by hand."),
@@ -55,7 +55,7 @@ def cli() -> None:
     """Does the way we choose data change the scaling law of continued pretraining?
 
     One YAML file describes a sweep; `hpcscale sweep FILE` scores, selects, trains, evaluates and
-    fits it, on this machine or on the Slurm cluster it stands on.
+    fits it, on this machine or on its Slurm cluster.
     """
 
 
@@ -95,8 +95,8 @@ def _check_arguments() -> None:
             word.encode()
         except UnicodeEncodeError:
             raise ConfigError(
-                f"{os.fsencode(word)!r} on the command line is not UTF-8, which names of files "
-                "must be here; rename it, for example with `convmv -f latin1 -t utf8 --notest`"
+                f"{os.fsencode(word)!r} on the command line is not UTF-8, as names of files "
+                "must be; rename it, for example with `convmv -f latin1 -t utf8 --notest`"
             ) from None
 
 

@@ -7,7 +7,7 @@ import click
 
 @click.group("site")
 def command() -> None:
-    """Show the site profile that a sweep or script would use."""
+    """Show the site profile that a sweep or script uses."""
 
 
 @command.command("show")
