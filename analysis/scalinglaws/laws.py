@@ -266,14 +266,14 @@ def make_laws(names: Sequence[str] | None, x: Points, base_loss: float | None) -
     The base model's loss makes L0 a measurement; without it, L0 is fitted.
     """
     if names is None:
-        names = [name for name, law in LAWS.items() if _fits_by_itself(law, x)]
+        names = [name for name, law in LAWS.items() if _is_default(law, x)]
     return [
         law(base_loss) if issubclass(law, Rectified) else law()
         for law in (find_law(name) for name in names)
     ]
 
 
-def _fits_by_itself(law: type[Law], x: Points) -> bool:
+def _is_default(law: type[Law], x: Points) -> bool:
     for name in law.needs:
         values = getattr(x, name)
         if values is None or len(np.unique(values)) < 2:

@@ -164,7 +164,7 @@ def _rows(study: Study, fits: Mapping[str, Mapping[str, Fit]]) -> Iterator[list[
 
 
 def _blocks(frame: pd.DataFrame) -> Labels:
-    """Each run's block [n]: its budget and seed, or its budget where no seed stands twice in it."""
+    """Each run's block [n]: its budget and seed, or its budget where it has no seed twice."""
     keys = [key for key in ("budget", "model_size") if key in frame]
     if "seed" in frame:
         twice = frame["seed"].notna() & frame.duplicated([*keys, "seed"], keep=False)

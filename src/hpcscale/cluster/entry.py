@@ -52,7 +52,7 @@ def run_element(run_dir: str, task_ids: list[str], max_restarts: int) -> int:
 
 
 def _let_rank_0_go_first() -> None:
-    """It keeps the records, and srun ends the others with the first that leaves.
+    """Rank 0 keeps the records, and srun ends the other ranks when the first one leaves.
 
     They are ended so that none waits for one that was stopped before its training.
     """

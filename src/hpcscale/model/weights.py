@@ -64,7 +64,7 @@ def _way_out(missing: Iterable[str], unexpected: Iterable[str]) -> str:
 
 
 def _wrapper(missing: Iterable[str], unexpected: Iterable[str]) -> str:
-    """What stands before the name of a missing parameter where the checkpoint has it."""
+    """The prefix of a missing parameter's name in the checkpoint."""
     found = list(unexpected)
     pairs = ((name, key) for key in missing for name in found)
     return next((name.removesuffix(key) for name, key in pairs if name.endswith(f".{key}")), "")
