@@ -15,8 +15,8 @@ SOURCE = Path(__file__).parents[2] / "src" / "hpcscale"
 ANALYSIS = Path(__file__).parents[2] / "analysis" / "scalinglaws"
 #: Lowest first; a layer imports only itself and what stands before it.
 LAYERS = (
-    "errors types units atomic config plugins rundir data model train influence selection evaluate doctor "
-    "plan results cluster worker backends opened preview sweep tools cli"
+    "errors types units atomic config plugins rundir data model train influence selection "
+    "evaluate doctor plan results cluster worker backends opened preview sweep tools cli"
 ).split()
 ONE_IMPORTER = {
     "submitit": "cluster/executor.py",

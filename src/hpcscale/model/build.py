@@ -14,26 +14,16 @@ from hpcscale.errors import CheckpointError
 from hpcscale.model.attention import install
 from hpcscale.model.dropout import switch_off_noise, without_dropout
 from hpcscale.model.probes import check_causal
+from hpcscale.model.scratch import family_of
 from hpcscale.model.unsupported import refuse_unsupported, why_not_loaded
 from hpcscale.model.weights import check_weights
 
 
 def build_model(shape: Shape, vocab_size: int, context: int, eot_id: int) -> nn.Module:
-    """A GPT-2 (Radford et al. 2019) with random weights, drawn from ``shape.seed`` alone."""
-    from transformers import AutoModelForCausalLM, GPT2Config
+    """A model with random weights, drawn from ``shape.seed`` alone."""
+    from transformers import AutoModelForCausalLM
 
-    config = GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=context,
-        n_embd=shape.width,
-        n_layer=shape.layers,
-        n_head=shape.heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=eot_id,
-        eos_token_id=eot_id,
-    )
+    config = family_of(shape).config(shape, vocab_size, context, eot_id)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(shape.seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")

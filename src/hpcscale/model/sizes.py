@@ -8,6 +8,7 @@ from pathlib import Path
 from hpcscale.config.model import ModelConfig, is_local
 from hpcscale.model import flops as counted
 from hpcscale.model.headers import Written, read_written
+from hpcscale.model.scratch import family_of
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ def flops_per_token(
 def model_size(model: ModelConfig, vocabulary: int | None) -> ModelSize | None:
     """None for a model whose size is not known before it is loaded."""
     if model.scratch is not None:
-        layers, width, vocabulary = model.scratch.layers, model.scratch.width, vocabulary or 50_257
-        weights = 12.0 * layers * width**2 + vocabulary * width
-        return ModelSize(layers, width, vocabulary, weights)
+        shape, vocabulary = model.scratch, vocabulary or 50_257
+        weights = family_of(shape).block_weights(shape) + vocabulary * shape.width
+        return ModelSize(shape.layers, shape.width, vocabulary, weights)
     assert model.source is not None
     if model.source in _GPT2:
         layers, width, parameters = _GPT2[model.source]
