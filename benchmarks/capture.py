@@ -26,7 +26,7 @@ from hpcscale.data.packing import PackedStream
 from hpcscale.data.store import TokenStore
 from hpcscale.data.writer import StoreWriter
 from hpcscale.influence.capture import Capture
-from hpcscale.influence.checkpoint_schedule import Intervals
+from hpcscale.influence.checkpoint_schedule import CheckpointSchedule
 from hpcscale.influence.sketch import Projection
 from hpcscale.model.build import build_model
 from hpcscale.train.checkpoint import Position
@@ -75,7 +75,7 @@ def seconds_a_step(
     stream = PackedStream(store, np.arange(store.n_documents), tokens, LENGTH, "concat")
     clock, watchers = Clock(), list[Watcher]()
     if projection:
-        intervals = Intervals.of(config, tokens, 1)
+        intervals = CheckpointSchedule.of(config, tokens, 1)
         watchers.append(Capture(out / "rows", stream, store.ids, projection, intervals, ranks))
     setup = RunSetup("torch", "fp32", 0, ranks, out, "benchmark")
     train(model, stream, config, setup, Hooks(watchers=[*watchers, clock]))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +17,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from hpcscale.influence.requests import Aggregation, Measure
+from hpcscale.influence.sketch import Projection
 from hpcscale.tools import influence as by_hand
-from support import Run, command
-
-TRACIN = """\
-name: influence
-root: {root}
-model:
-  scratch: {{layers: 1, width: 32, heads: 2}}
-  pretrain: {{lr: 3e-3}}
-tokenizer: {{train: 300}}
-data:
-  sequence_length: 32
-  packing: isolate
-  base: {{corpus: files, path: {texts}, tokens: 4k}}
-  pool: {{corpus: files, path: {texts}, tokens: 12k}}
-  query: {{corpus: files, path: {texts}, tokens: 2k}}
-  eval: {{corpus: files, path: {texts}, tokens: 2k}}
-influence:
-  proxy: {{tokens: 6k, checkpoints: 2}}
-  projection: none
-  dtype: fp32
-  batch_tokens: 256
-selection:
-  - {{name: dumped, method: tracin, preconditioner: none, normalise: none}}
-  - {{name: direct, method: tracin, preconditioner: none, normalise: none, way: direct}}
-budgets: [2k]
-seeds: [0]
-train: {{global_batch: 256, micro_batch: 8, lr: 1e-3}}
-resources: {{dump: {{shards: 3}}}}
-"""
+from support import INFLUENCE, Run, command, write_sweep
 
 
 def scores(run: Path, name: str) -> np.ndarray:  # type: ignore[type-arg]
@@ -74,9 +49,8 @@ def wait_for(found: Callable[[], Any], seconds: float = 120) -> Any:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
     folder = tmp_path_factory.mktemp("influence")
-    path = folder / "influence.yaml"
-    path.write_text(TRACIN.format(root=folder / "runs", texts=texts))
-    return path
+    asked = {"dtype": "fp32", "batch_tokens": 256}
+    return write_sweep(folder, texts, INFLUENCE, data={"packing": "isolate"}, influence=asked)
 
 
 @pytest.fixture(scope="module")
@@ -254,18 +228,19 @@ def test_the_stages_by_hand_give_the_sweeps_scores(
     run: Path, hpcscale: Run, tmp_path: Path
 ) -> None:
     (pool,), (query,) = run.glob("data/pool-*"), run.glob("data/query-*")
-    measure = by_hand.Measure(sequence_length=32, dimension=None, rank=None, dtype="fp32")
+    measure = Measure(sequence_length=32, projection=Projection(None, None), dtype="fp32")
     blocks = []
     for snapshot in run.glob("influence/proxy-*/snapshots/step-*"):
         queries = tmp_path / f"{snapshot.name}-q"
-        by_hand.dump(str(snapshot), query, queries, measure)
+        asked = by_hand.HandDump(str(snapshot), query, measure)
+        by_hand.dump(asked, queries)
         for shard in (0, 1):
             out = tmp_path / f"{snapshot.name}-{shard}"
-            by_hand.dump(str(snapshot), pool, out, measure, (shard, 2))
+            by_hand.dump(replace(asked, data=pool, shard=(shard, 2)), out)
             blocks.append(tmp_path / f"{out.name}-block")
             # Another measure was there first: its rows must not be taken for these.
-            by_hand.score(out, queries, blocks[-1], "mean", True, {})
-            by_hand.score(out, queries, blocks[-1], "mean", False, {})
+            by_hand.score(out, queries, blocks[-1], Aggregation("mean"))
+            by_hand.score(out, queries, blocks[-1], Aggregation("mean", cosine=False))
     (tokenizer,) = run.glob("data/tokenizer-*")
     hpcscale(
         "influence", "merge", *blocks, "--out", "scores.parquet", "--json", "scores.json",

@@ -26,7 +26,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str) -> int | s
     if value in ("none", "auto"):
         return None if value == "none" else value
     if not value.isdigit() or int(value) < 1:
-        raise click.BadParameter(f"{value!r} is no size; write a number, or none")
+        raise click.BadParameter(f"{value!r} is no size; write 1 or more, or none")
     return int(value)
 
 
@@ -74,22 +74,30 @@ def _weights(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
 @click.option("--batch-tokens", type=click.IntRange(1), default=4096, show_default=True)
 def dump(
-    model: str, data: Path, out: Path, shard: tuple[int, int], eta: float | None,
-    batch_tokens: int, **options: Any,
-) -> None:  # fmt: skip
+    model: str,
+    data: Path,
+    out: Path,
+    dimension: int | None,
+    rank: Any,
+    projection_seed: int,
+    **options: Any,
+) -> None:
     """Write the projected gradients of every document of a token store at MODEL.
 
     MODEL is a Hugging Face directory or hub id, or a snapshot of a proxy run. A call that was
     killed goes on where it stopped. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or srun's
     variables, make this one rank of several.
     """
-    from hpcscale.tools.influence import Measure, dump
+    from hpcscale.influence.requests import Measure
+    from hpcscale.influence.sketch import Projection
+    from hpcscale.tools.influence import HandDump, dump
 
+    names = ("unit", "sequence_length", "packing", "precision", "dtype")
+    projection = Projection(rank, dimension, projection_seed)
+    measure = Measure(projection=projection, **{name: options.pop(name) for name in names})
+    asked = HandDump(model, data, measure, **options)
     with click.progressbar(length=1000, label="gradients", file=sys.stderr) as bar:
-        made = dump(
-            model, data, out, Measure(**options), shard, eta, batch_tokens,
-            progress=lambda done, total: bar.update(1000 * done // total - bar.pos),
-        )  # fmt: skip
+        made = dump(asked, out, lambda done, total: bar.update(1000 * done // total - bar.pos))
     first, last = made["units"]
     click.echo(f"{out}: {last - first} {made['unit']}s, eta {made['eta']:.6g}")
 
@@ -99,23 +107,32 @@ def dump(
 @click.option("--queries", type=_PATH, help="A dump of the query set at the same checkpoint.")
 @click.option("--out", required=True, type=_PATH)
 @click.option(
-    "--aggregate", type=click.Choice(["mean", "domain", "max", "self"]), default="mean",
+    "--aggregate",
+    type=click.Choice(["mean", "domain", "max", "self"]),
+    default="mean",
     show_default=True,
-)  # fmt: skip
-@click.option("--normalise", type=click.Choice(["cosine", "none"]), default=None,
-              help="Default: cosine; none for self.")  # fmt: skip
+)
+@click.option(
+    "--normalise",
+    type=click.Choice(["cosine", "none"]),
+    help="Default: cosine; none for self.",
+)
 @click.option("--query-weight", multiple=True, metavar="DOMAIN=W", callback=_weights)
 def score(
-    pool: Path, queries: Path | None, out: Path, aggregate: str, normalise: str | None,
+    pool: Path,
+    queries: Path | None,
+    out: Path,
+    aggregate: Any,
+    normalise: str | None,
     query_weight: dict[str, float],
-) -> None:  # fmt: skip
+) -> None:
     """Multiply a dump of the pool, POOL, with one of the queries: one score block."""
+    from hpcscale.influence.requests import Aggregation
     from hpcscale.tools.influence import score
 
-    if aggregate == "self" and normalise == "cosine":
-        raise click.UsageError("a document's cosine with itself is 1; drop --normalise cosine")
-    cosine = aggregate != "self" and normalise != "none"
-    made = score(pool, queries, out, aggregate, cosine, query_weight)
+    default = "none" if aggregate == "self" else "cosine"
+    cosine = (normalise or default) == "cosine"
+    made = score(pool, queries, out, Aggregation(aggregate, cosine, query_weight))
     first, last = made["pool"]["units"]
     click.echo(f"{out}: {last - first} units")
 
@@ -128,9 +145,13 @@ def score(
 @click.option("--json", "json_list", type=_PATH, help="Also write a JSON list.")
 @click.option("--dataset", type=_PATH, help="Also write a Hugging Face dataset with texts.")
 def merge(
-    blocks: tuple[Path, ...], out: Path, data: Path | None, tokenizer: Path | None,
-    json_list: Path | None, dataset: Path | None,
-) -> None:  # fmt: skip
+    blocks: tuple[Path, ...],
+    out: Path,
+    data: Path | None,
+    tokenizer: Path | None,
+    json_list: Path | None,
+    dataset: Path | None,
+) -> None:
     """Sum BLOCKS over checkpoints, shards and queries: one row a document."""
     from hpcscale.tools.influence import merge, pool_of
 
@@ -148,11 +169,17 @@ def merge(
 @click.option("--json", "json_list", type=_PATH, help="Write the scores as a JSON list.")
 @click.option("--dataset", type=_PATH, help="Write them as a Hugging Face dataset with texts.")
 def inspect(
-    scores: Path, data: Path | None, tokenizer: Path | None, top: int, figure: Path | None,
-    json_list: Path | None, dataset: Path | None,
-) -> None:  # fmt: skip
+    scores: Path,
+    data: Path | None,
+    tokenizer: Path | None,
+    top: int,
+    figure: Path | None,
+    json_list: Path | None,
+    dataset: Path | None,
+) -> None:
     """Show the documents of highest and lowest score in SCORES, a scores.parquet or a run."""
-    from hpcscale.tools.scores import describe, draw_histogram, find_scores, open_scores
+    from hpcscale.influence.inspect import describe, draw_histogram
+    from hpcscale.tools.scores import find_scores, open_scores
 
     found = find_scores(scores)
     writes = figure or json_list or dataset
@@ -169,12 +196,16 @@ def inspect(
 
 
 def _export(
-    scores: Path, data: Path | None, tokenizer: Path | None, dataset: Path | None,
+    scores: Path,
+    data: Path | None,
+    tokenizer: Path | None,
+    dataset: Path | None,
     json_list: Path | None,
-) -> None:  # fmt: skip
+) -> None:
     if not (dataset or json_list):
         return
-    from hpcscale.tools.scores import export, open_scores
+    from hpcscale.influence.inspect import export
+    from hpcscale.tools.scores import open_scores
 
     export(open_scores(scores, data, tokenizer), dataset, json_list)
     for path in filter(None, (json_list, dataset)):

@@ -1,6 +1,6 @@
 """Score blocks: a pool shard against a query shard at one checkpoint, by matrix multiplication.
 
-A block holds <g(i), g(q)> of every unit and column (aggregate.Groups), before the learning rate.
+A block holds <g(i), g(q)> of every example and column (aggregate.Groups), before the learning rate.
 Gradients are read from memory maps a few thousand rows at a time, so memory does not grow with the
 pool.
 """
@@ -26,7 +26,7 @@ SCORES = "scores"
 _HELD = 1 << 24
 #: Columns whose products are summed in float32; longer sums go on in float64.
 _STRETCH = 1 << 14
-#: Rows between two marks that a killed task goes on behind.
+#: Rows between two commits, behind which a killed task continues.
 _COMMIT = 1 << 15
 
 
@@ -51,7 +51,7 @@ def score_block(
     columns = len(groups.names)
     parts = {SCORES: Part(np.float32, columns)}
     facts = {"key": key, "columns": list(groups.names)}
-    writer = RowWriter(out, 0, pool.units, parts, facts)
+    writer = RowWriter(out, 0, pool.examples, parts, facts)
     step = max(1, _HELD // pool.dimension)
     for first, scores in _products(pool, targets, step, writer.done, columns):
         last = first + len(scores)
@@ -81,7 +81,7 @@ def _products(
         if first < begin:
             continue
         if pool.dimension <= _STRETCH:
-            # One buffer: freed and taken anew, the products would cost page faults.
+            # One buffer: freed and allocated again, it would cost page faults.
             if held is None or len(held) != len(rows):
                 held = torch.empty(len(rows), targets.shape[1])
             yield first, torch.matmul(rows, targets, out=held).numpy()
@@ -122,5 +122,5 @@ def targets_of(query: GradientShard, groups: Groups, normalise: bool) -> Tensor:
 
 
 def read_block(folder: Path) -> Rows:
-    """A written block: part ``scores``, float [units, columns]."""
+    """A written block: part ``scores``, float [examples, columns]."""
     return Rows(folder, (SCORES,))

@@ -52,20 +52,20 @@ from hpcscale.train.watch import Silent
 
 @dataclass
 class _Pass:
-    """A forward and backward that is heard: ``wide`` fills up, and is multiplied by ``scale``."""
+    """One forward and backward: ``wide`` is summed during it, then multiplied by ``scale``."""
 
     wide: Tensor
     scale: Tensor
     groups: TokenGroups | None
     values: dict[str, npt.NDArray[Any]]
-    heard: set[str]
+    seen: set[str]
 
 
 class Capture(Silent):
-    """Hears the backward passes of a run, and keeps a row a piece in this rank's own files.
+    """Hooks into the backward passes of a run, and writes a row a piece to this rank's own files.
 
-    Rows last before the training state does; a run that goes on from a checkpoint writes those of
-    later steps anew. ``seal`` finishes the files; the context takes the hooks off.
+    Rows are durable before the training state is; a run that resumes from a checkpoint writes those
+    of later steps again. ``seal`` finishes the files; leaving the context removes the hooks.
     """
 
     wants_positions = True
@@ -93,8 +93,8 @@ class Capture(Silent):
         self._open = ExitStack()
 
     def started(self, engine: Engine, position: Position, plan: BatchPlan) -> None:
-        """Raises ConfigError for an engine whose modules cannot be heard, and CheckpointError
-        where rows are gone that the run will not come by again."""
+        """Raises ConfigError for an engine whose modules cannot be hooked, and CheckpointError
+        where rows of earlier steps are missing."""
         check_capture(zero=engine.stage, precision=engine.precision, compiled=engine.compiled)
         self.engine, self.plan = engine, plan
         self.sketch = Sketch(engine.module, self.projection, self.ranks.device)
@@ -110,7 +110,7 @@ class Capture(Silent):
             writer.commit()
             writer.close()
         self._check_rows(position.step, found)
-        self._open.enter_context(factor_hooks(engine.module, self._hear))
+        self._open.enter_context(factor_hooks(engine.module, self._on_factor))
 
     def _left_over(self) -> list[Path]:
         """This rank's share of what ranks left that this attempt does not have."""
@@ -156,17 +156,17 @@ class Capture(Silent):
             set(),
         )
 
-    def _hear(self, name: str, factor: Factor) -> None:
+    def _on_factor(self, name: str, factor: Factor) -> None:
         if self._pass is not None:
             self.sketch.add(self._pass.wide, name, factor, self._pass.groups)
-            self._pass.heard.add(name)
+            self._pass.seen.add(name)
 
     def _end_pass(self) -> None:
         """Keep the rows of the pass whose backward is over, until their step is."""
         done, self._pass = self._pass, None
         if done is None:
             return
-        assert done.heard >= self.sketch.blocks.keys()
+        assert done.seen >= self.sketch.blocks.keys()
         rows = self.sketch.fold(done.wide) * done.scale[:, None]
         stored, norms = pack(rows, self.dtype)
         self._seen_rows.append((stored, {**done.values, "norms": norms}))
@@ -204,7 +204,7 @@ class Capture(Silent):
         }
 
     def close(self) -> None:
-        """Take the hooks off the model; what was written stays."""
+        """Remove the hooks from the model; what was written stays."""
         self._open.close()
 
     def __enter__(self) -> Capture:

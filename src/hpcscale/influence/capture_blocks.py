@@ -29,17 +29,17 @@ def captured_block(
     captured: CapturedRows,
     interval: int,
     ordinals: Ints,
-    units: int,
+    count: int,
     query: GradientShard | None,
     groups: Groups,
     normalise: bool,
     out: Path,
 ) -> list[str]:
-    """Write the block of what was captured in ``interval``; NaN for units that were not.
+    """Write the block of what was captured in ``interval``; NaN for examples that were not.
 
-    ordinals: int64, the unit that each captured row is a piece of. The pieces that a unit has in
-    one step are one gradient; with ``normalise`` it is divided by its norm and counts by the
-    tokens of the unit that the step held.
+    ordinals: int64, the example that each captured row is a piece of. count: of all examples. The
+    pieces of an example in one step are one gradient; with ``normalise`` it is divided by its norm
+    and weighs as many of the example's tokens as the step held.
     """
     targets = None
     if query is not None:
@@ -47,14 +47,14 @@ def captured_block(
         targets = targets_of(query, groups, normalise)
     columns = len(groups.names)
     parts = {SCORES: Part(np.float64, columns)}
-    everything = np.arange(units, dtype=np.int64)
+    everything = np.arange(count, dtype=np.int64)
     writer = RowWriter(out, 0, everything, parts, {"key": "", "columns": list(groups.names)})
     block = writer.arrays[SCORES]
     block[:] = np.nan
-    for unit, scores in _scores(captured, interval, ordinals, targets, normalise):
-        block[unit] = np.where(np.isnan(block[unit]), 0, block[unit])
-        np.add.at(block, unit, scores)
-    writer.commit(units)
+    for example, scores in _scores(captured, interval, ordinals, targets, normalise):
+        block[example] = np.where(np.isnan(block[example]), 0, block[example])
+        np.add.at(block, example, scores)
+    writer.commit(count)
     return output_names(parts, 1)
 
 
@@ -65,7 +65,7 @@ def _scores(
     targets: Tensor | None,
     normalise: bool,
 ) -> Iterator[tuple[Ints, npt.NDArray[np.float64]]]:
-    """(unit [k], scores [k, columns]) of gradients in chunks; a unit comes once a step."""
+    """(example [k], scores [k, columns]) of gradients in chunks; an example comes once a step."""
     chosen = np.flatnonzero(captured.intervals == interval)
     steps, owner = captured.steps[chosen], ordinals[chosen]
     by_step = np.lexsort((owner, steps))

@@ -1,4 +1,4 @@
-"""What a proxy run must be for its own backward to be heard. No torch: the planner calls it."""
+"""Which proxy runs can capture gradients of their own backward. No torch: the planner calls it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_capture(*, zero: int | str, precision: str, compiled: bool) -> None:
         )
     if compiled:
         raise ConfigError(
-            "way `capture` hears modules one by one, which train.compile: true fuses; write "
+            "way `capture` hooks modules one by one, which train.compile: true fuses; write "
             f"train.compile: false, {_WAY_OUT}"
         )
     if precision == "fp16":

@@ -37,7 +37,7 @@ class CountSketch:
         return like.new_zeros(*shape, 2 * self.buckets)
 
     def add(self, into: Tensor, values: Tensor, signs: Tensor | None = None) -> None:
-        """Add values [.., size] to ``into`` [.., 2 buckets]; ``signs`` stand in for the own."""
+        """Add values [.., size] to ``into`` [.., 2 buckets]; ``signs`` replace its own."""
         signs = self.signs if signs is None else signs
         for stretch, turn in enumerate(self.turns):
             part = slice(stretch * self.buckets, min((stretch + 1) * self.buckets, self.size))
@@ -62,6 +62,6 @@ class CountSketch:
 
 
 def generator(seed: int, *words: str) -> torch.Generator:
-    """The same numbers on every machine, from the seed and the words alone."""
+    """The same numbers on every machine, from the seed and the words only."""
     digest = hashlib.sha256("\0".join((str(seed), *words)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

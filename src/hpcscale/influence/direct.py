@@ -61,30 +61,39 @@ def query_directions(
     if normalise:
         weights = weights / _norms(model, queries, scale, options, device)
     found = mean_gradients(
-        model, queries, weights,
-        device=device, precision=options.precision, batch_tokens=options.batch_tokens,
-    )  # fmt: skip
+        model,
+        queries,
+        weights,
+        device=device,
+        precision=options.precision,
+        batch_tokens=options.batch_tokens,
+    )
     return Along(groups.names, found, scale, normalise)
 
 
 def _norms(
     model: nn.Module,
-    units: Examples,
+    examples: Examples,
     scale: Direction | None,
     options: DumpOptions,
     device: torch.device,
 ) -> Floats:
-    """The norm of each unit's gradient, float64 [count]; a zero gradient counts as infinite."""
+    """The norm of each example's gradient, float64 [count]; a zero gradient counts as infinite."""
     _, squares = full_scores(
-        model, units, (),
-        device=device, precision=options.precision, scale=scale, batch_tokens=options.batch_tokens,
-    )  # fmt: skip
+        model,
+        examples,
+        (),
+        device=device,
+        precision=options.precision,
+        scale=scale,
+        batch_tokens=options.batch_tokens,
+    )
     return np.sqrt(np.where(squares > 0, squares, np.inf))
 
 
 def direct_block(
     model: nn.Module,
-    units: Examples,
+    examples: Examples,
     bounds: tuple[int, int],
     along: Along,
     out: Path,
@@ -93,9 +102,9 @@ def direct_block(
     ranks: Ranks,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Write this rank's rows of the score block of the units [first, last); all ranks' files.
+    """Write this rank's rows of the score block of the examples [first, last); all ranks' files.
 
-    Called by all ranks; goes on behind the rows that an earlier attempt left.
+    Called by all ranks; continues behind the rows that an earlier attempt left.
     """
     mine = part_of(bounds, ranks)
     if ranks.rank == 0 and out.is_dir():
@@ -103,8 +112,8 @@ def direct_block(
     parts = {SCORES: Part(np.float64, len(along.names))}
     facts = {"key": options.key, "world_size": ranks.world_size, "columns": list(along.names)}
     writer = RowWriter(out, ranks.rank, mine, parts, facts)
-    tokens = units.tokens[mine]
-    score = _Scorer(model, units, along, options, ranks.device)
+    tokens = examples.tokens[mine]
+    score = _Scorer(model, examples, along, options, ranks.device)
     for begin, end in row_blocks(tokens, writer.done, options.batch_tokens, 1 << 30):
         writer.write(begin, **{SCORES: score(mine[begin:end])})
         writer.commit(end)
@@ -115,17 +124,17 @@ def direct_block(
 
 
 class _Scorer:
-    """Scores of some units, float64 [units, columns]."""
+    """Scores of some examples, float64 [examples, columns]."""
 
     def __init__(
         self,
         model: nn.Module,
-        units: Examples,
+        examples: Examples,
         along: Along,
         options: DumpOptions,
         device: torch.device,
     ) -> None:
-        self.model, self.units, self.along = model, units, along
+        self.model, self.examples, self.along = model, examples, along
         self.options, self.device = options, device
         scale = along.scale
         power = 1 if along.normalise else 2
@@ -139,15 +148,24 @@ class _Scorer:
         asked = self.options
         if not (self.along.normalise or self.along.own):
             return direct_scores(
-                self.model, self.units, self.directions,
-                device=self.device, which=which,
-                precision=asked.precision, batch_tokens=asked.batch_tokens,
-            )  # fmt: skip
+                self.model,
+                self.examples,
+                self.directions,
+                device=self.device,
+                which=which,
+                precision=asked.precision,
+                batch_tokens=asked.batch_tokens,
+            )
         scores, squares = full_scores(
-            self.model, self.units, self.directions,
-            device=self.device, which=which, scale=self.along.scale,
-            precision=asked.precision, batch_tokens=asked.batch_tokens,
-        )  # fmt: skip
+            self.model,
+            self.examples,
+            self.directions,
+            device=self.device,
+            which=which,
+            scale=self.along.scale,
+            precision=asked.precision,
+            batch_tokens=asked.batch_tokens,
+        )
         if self.along.own:
             return squares[:, None]
         normalised: Floats = scores / np.sqrt(np.where(squares > 0, squares, np.inf))[:, None]

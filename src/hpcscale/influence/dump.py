@@ -1,4 +1,4 @@
-"""Dumping: the sketched gradients of a range of units, one checkpoint, one rank's shard."""
+"""Dumping: the sketched gradients of a range of examples, one checkpoint, one rank's shard."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BLOCK_BYTES = 1 << 28
 @dataclass(frozen=True)
 class DumpOptions:
     """dtype: fp16, bf16 or fp32. key: of what decides the rows; a partial shard of another key is
-    begun anew. batch_tokens changes speed, memory and rounding alone."""
+    started over. batch_tokens changes speed, memory and rounding."""
 
     dtype: str = "fp16"
     precision: str = "fp32"
@@ -38,7 +38,7 @@ class DumpOptions:
 
 def dump_examples(
     model: nn.Module,
-    units: Examples,
+    examples: Examples,
     bounds: tuple[int, int],
     sketch: Sketch,
     out: Path,
@@ -48,10 +48,10 @@ def dump_examples(
     scale: Direction | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Write this rank's part of the units [first, last) of ``bounds``; the files of all ranks.
+    """Write this rank's part of the examples [first, last) of ``bounds``; the files of all ranks.
 
-    ``scale`` is P^1/2 of an Adam-aware dump. Called by all ranks; goes on behind the rows that an
-    earlier attempt of as many ranks left.
+    ``scale`` is P^1/2 of an Adam-aware dump. Called by all ranks; continues behind the rows that
+    an earlier attempt of as many ranks left.
     """
     mine = part_of(bounds, ranks)
     if ranks.rank == 0 and out.is_dir():
@@ -63,13 +63,18 @@ def dump_examples(
         "preconditioned": scale is not None,
     }
     writer = ShardWriter(out, ranks.rank, mine, sketch.dimension, options.dtype, facts)
-    tokens = units.tokens[mine]
+    tokens = examples.tokens[mine]
     most = max(1, _BLOCK_BYTES // (4 * sketch.dimension))
     for begin, end in row_blocks(tokens, writer.done, options.batch_tokens, most):
         sketches = example_features(
-            model, units, mine[begin:end], sketch,
-            precision=options.precision, scale=scale, batch_tokens=options.batch_tokens,
-        )  # fmt: skip
+            model,
+            examples,
+            mine[begin:end],
+            sketch,
+            precision=options.precision,
+            scale=scale,
+            batch_tokens=options.batch_tokens,
+        )
         writer.write(begin, sketches)
         writer.commit(end)
         if progress:
@@ -79,7 +84,7 @@ def dump_examples(
 
 
 def part_of(bounds: tuple[int, int], ranks: Ranks) -> npt.NDArray[np.int64]:
-    """The units of [first, last) that are this rank's, contiguous and in order."""
+    """The examples of [first, last) that are this rank's, contiguous and in order."""
     first, last = bounds
     begin, end = shard_range(ranks.rank, ranks.world_size, last - first)
     return np.arange(first + begin, first + end, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""What is scored: documents by themselves, or packed rows; in batches of one or many.
+"""What is scored: an example is a document by itself, or a packed row (``unit: sequence``).
 
-The loss of a batch is the sum over its units of each unit's mean token loss, so that the terms
-that a unit's rows add to a gradient add up to the gradient of the unit's own mean token loss.
+The loss of a batch is the sum over its examples of each example's mean token loss: what the rows of
+an example contribute to a gradient adds up to the gradient of the example's own mean token loss.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hpcscale.data.order import document_order
 from hpcscale.data.packing import PackedStream, Packing
 from hpcscale.data.store import TokenStore
 from hpcscale.data.windows import batch_windows, document_windows, gather_windows
+from hpcscale.influence.spans import Unit
 from hpcscale.model.forward import token_nll
 from hpcscale.types import Floats, Ints
 
@@ -29,21 +30,22 @@ BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class ExampleBatch:
-    """Rows of tokens, [B, T] each. ``unit``: int64 [B], the unit that each row is of, or part of.
+    """Rows of tokens, [B, T] each. ``example``: int64 [B], the example that each row is (part) of.
 
-    ``share``: float64 [B, T], what each target's nll weighs: 1 over its unit's tokens, 0 on pads.
+    ``share``: float64 [B, T], the weight of each target's nll: 1 over its example's tokens, 0 on
+    pads.
     """
 
     inputs: Ints
     targets: Ints
     positions: Ints
     segments: Ints | None
-    unit: Ints
+    example: Ints
     share: Floats
 
 
 class Examples(Protocol):
-    """Something to score, ``count`` units of ``tokens`` (int64 [count]) tokens each."""
+    """Something to score, ``count`` examples of ``tokens`` (int64 [count]) tokens each."""
 
     tokens: Ints
 
@@ -53,7 +55,7 @@ class Examples(Protocol):
     def batches(
         self, which: Ints, batch_tokens: int, max_rows: int | None = None
     ) -> Iterator[ExampleBatch]:
-        """The units ``which``, ordinals; ``ExampleBatch.unit`` counts within ``which``."""
+        """The examples ``which``, ordinals; ``ExampleBatch.example`` counts within ``which``."""
 
 
 class DocumentExamples:
@@ -113,13 +115,13 @@ class RowExamples:
                 for name in ("inputs", "targets", "positions", "segments")
             )
             share = (segments >= 0) / self.tokens[rows, None]
-            unit = np.arange(first, first + len(rows))
+            example = np.arange(first, first + len(rows))
             apart = segments if self.stream.packing == "isolate" else None
-            yield ExampleBatch(inputs, targets, positions, apart, unit, share)
+            yield ExampleBatch(inputs, targets, positions, apart, example, share)
 
 
 def all_examples(
-    store: TokenStore, unit: str, length: int, packing: Packing, seed: int = 0
+    store: TokenStore, unit: Unit, length: int, packing: Packing, seed: int = 0
 ) -> DocumentExamples | RowExamples:
     """Every document of a store in its order, or (``sequence``) all packed in a seeded order."""
     if unit == "document":
@@ -135,7 +137,7 @@ def batch_loss(
     precision: str = "fp32",
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Sum over the batch's units of their mean token loss, each times its weight [B] if given."""
+    """Sum over the batch's examples of their mean token loss, times their weights [B] if given."""
     segments = None if batch.segments is None else torch.from_numpy(batch.segments).to(device)
     with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
         nll = token_nll(
@@ -166,12 +168,12 @@ def document_scores(stream: PackedStream, rows: Floats, documents: int) -> Float
     return scores
 
 
-def row_domains(units: RowExamples, domains: npt.NDArray[np.integer[Any]]) -> Ints:
+def row_domains(examples: RowExamples, domains: npt.NDArray[np.integer[Any]]) -> Ints:
     """The domain that most tokens of each row are of; ``domains`` [documents] of the store."""
-    assert units.order is not None
-    counts = np.zeros((units.count, int(domains.max()) + 1))
-    for document, row, count in _shares(units.stream):
-        np.add.at(counts, (row, domains[units.order[document]]), count)
+    assert examples.order is not None
+    counts = np.zeros((examples.count, int(domains.max()) + 1))
+    for document, row, count in _shares(examples.stream):
+        np.add.at(counts, (row, domains[examples.order[document]]), count)
     most: Ints = counts.argmax(1)
     return most
 

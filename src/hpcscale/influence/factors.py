@@ -2,8 +2,9 @@
 
 For a linear map y = x W the gradient of a loss by W is sum_t x_t b_t^T, where b_t is the gradient
 of the loss by y_t. A module's input and output gradient therefore hold all that the gradient of
-any sum of its tokens is made of, and no weight gradient needs to be formed to use it. Here alone
-stands which module has which factors; contractions, sketches and full gradients are made of them.
+any sum of its tokens is made of, and no weight gradient needs to be formed to use it. This
+module alone knows which factors a module has; products, sketches and full gradients are made of
+them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from hpcscale.errors import CheckpointError
 
-#: Tensors by parameter name; a tied parameter stands once.
+#: Tensors by parameter name; a tied parameter is in it once.
 Direction = dict[str, Tensor]
 
 
@@ -46,7 +47,7 @@ class Vector:
 
 Factor = OuterProduct | Vector
 Factors = Callable[[Any, Tensor, Tensor], dict[str, Factor]]
-#: What hears a module's factors by parameter name, in the order of the backward pass.
+#: Called with a parameter's name and its factors, in the order of the backward pass.
 FactorHook = Callable[[str, Factor], None]
 
 
@@ -128,13 +129,13 @@ def parts_of(model: nn.Module) -> list[_Part]:
 
 
 @contextmanager
-def factor_hooks(model: nn.Module, hearer: FactorHook) -> Iterator[None]:
-    """While open, each backward through ``model`` tells ``hearer`` the factors of every parameter.
+def factor_hooks(model: nn.Module, hook: FactorHook) -> Iterator[None]:
+    """While open, each backward through ``model`` calls ``hook`` with every parameter's factors.
 
     Factors are float32 at least, of shape [B, T, ..], and belong to the loss that is propagated
     back. Position ids must be given to the model as [B, T]: one row for all would be summed over.
     """
-    handles = [part.module.register_forward_hook(_tap(part, hearer)) for part in parts_of(model)]
+    handles = [part.module.register_forward_hook(_tap(part, hook)) for part in parts_of(model)]
     try:
         yield
     finally:
@@ -142,20 +143,20 @@ def factor_hooks(model: nn.Module, hearer: FactorHook) -> Iterator[None]:
             handle.remove()
 
 
-def _tap(part: _Part, hearer: FactorHook) -> Callable[..., Tensor]:
+def _tap(part: _Part, hook: FactorHook) -> Callable[..., Tensor]:
     def forward_hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         seen = inputs[0].detach()
         # Behind a frozen embedding nothing asks for a gradient yet.
-        heard = output if output.requires_grad else output.detach().requires_grad_()
+        traced = output if output.requires_grad else output.detach().requires_grad_()
 
-        def tell(grad: Tensor) -> None:
+        def on_gradient(grad: Tensor) -> None:
             x = _wide(seen) if seen.is_floating_point() else seen
             factors = part.factors(module, x, _wide(grad))
             for key, name in part.names.items():
-                hearer(name, factors[key])
+                hook(name, factors[key])
 
-        heard.register_hook(tell)  # type: ignore[no-untyped-call]
-        return heard
+        traced.register_hook(on_gradient)  # type: ignore[no-untyped-call]
+        return traced
 
     return forward_hook
 
@@ -167,7 +168,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Weights without gradients, so that a backward computes those of activations alone."""
+    """Weights without gradients, so that a backward computes those of activations only."""
     before = [(p, p.requires_grad) for p in model.parameters()]
     for parameter, _ in before:
         parameter.requires_grad_(False)

@@ -1,12 +1,12 @@
-"""Gradient shards: the sketched gradients of a task's units, one shard a rank.
+"""Gradient shards: the sketched gradients of a task's examples, one shard a rank.
 
 =================  ==========================  ================================================
-``gradients``      fp16, bf16 or fp32, [n, d]  each unit's sketch, scaled to norm 1
+``gradients``      fp16, bf16 or fp32, [n, d]  each example's sketch, scaled to norm 1
 ``norms``          float32, [n]                the norms that were scaled away
 =================  ==========================  ================================================
 
 Norm 1 keeps 16-bit numbers in range whatever the scale of a gradient, and makes cosines free. bf16
-is stored as its bits in uint16, since ``.npy`` has no such type. ``rows.py`` says which files.
+is stored as its bits in uint16, since ``.npy`` has no such type. ``row_files.py`` says which files.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ def shard_parts(dtype: str, dimension: int) -> dict[str, Part]:
 
 
 class ShardWriter:
-    """Writes one rank's shard of ``units``, or goes on with it."""
+    """Writes one rank's shard of ``examples``, or goes on with it."""
 
     def __init__(
         self,
         folder: Path,
         rank: int,
-        units: Ints,
+        examples: Ints,
         dimension: int,
         dtype: str,
         facts: Mapping[str, Any],
     ) -> None:
         self.dtype = dtype
         facts = {**facts, "dtype": dtype, "dimension": dimension}
-        self.rows = RowWriter(folder, rank, units, shard_parts(dtype, dimension), facts)
+        self.rows = RowWriter(folder, rank, examples, shard_parts(dtype, dimension), facts)
 
     @property
     def done(self) -> int:
@@ -66,7 +66,7 @@ class ShardWriter:
         broken = np.flatnonzero(~np.isfinite(norms))
         if len(broken):
             raise DataError(
-                f"the gradient of unit {first + int(broken[0])} of {self.rows.folder} is not "
+                f"the gradient of example {first + int(broken[0])} of {self.rows.folder} is not "
                 "finite; the checkpoint is broken or of too low a precision: try "
                 "`train.precision: fp32`"
             )
@@ -77,12 +77,12 @@ class ShardWriter:
 
 
 class GradientShard:
-    """Read access to what a task's ranks wrote, in the order of the units."""
+    """Read access to what a task's ranks wrote, in the order of the examples."""
 
     def __init__(self, folder: Path) -> None:
         """Raises DataError naming the file that is missing, damaged or not finished."""
         self.rows = Rows(folder, ("gradients", "norms"))
-        self.folder, self.units = folder, self.rows.units
+        self.folder, self.examples = folder, self.rows.examples
         self.dtype = str(self.rows.facts["dtype"])
         self.dimension = self.rows.columns("gradients")
         self.norms: npt.NDArray[np.float32] = self.rows.whole("norms")
@@ -93,7 +93,7 @@ class GradientShard:
         return self.rows.facts.get("sketch"), self.folder
 
     def __len__(self) -> int:
-        return len(self.units)
+        return len(self.examples)
 
     def blocks(self, rows: int) -> Iterator[tuple[int, Tensor]]:
         """(first row, float32 [<= rows, dimension]): rows of norm 1."""
@@ -104,7 +104,7 @@ class GradientShard:
 def pack(rows: Tensor, dtype: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
     """Rows [n, d] scaled to norm 1 as they are stored, and their norms [n]."""
     norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-    # A unit whose gradient is zero stays a row of zeros.
+    # An example whose gradient is zero stays a row of zeros.
     scale = norms.clamp(min=torch.finfo(torch.float32).tiny).to(rows)
     stored = (rows / scale[:, None]).to("cpu", STORED[dtype][1])
     bits = stored.view(torch.uint16) if dtype == "bf16" else stored

@@ -1,6 +1,6 @@
-"""Gradients of units: sketched, or along a direction, or summed over queries.
+"""Gradients of examples: sketched, or along a direction, or summed over queries.
 
-Influence of unit i on a query q (TracIn, Pruthi et al. 2020, arXiv 2002.08484):
+Influence of example i on a query q (TracIn, Pruthi et al. 2020, arXiv 2002.08484):
 
     influence(i, q) = sum over checkpoints c of eta_c <g_c(i), g_c(q)>
 
@@ -29,7 +29,7 @@ _WIDE = 1 << 29
 
 def example_features(
     model: nn.Module,
-    units: Examples,
+    examples: Examples,
     which: Ints,
     sketch: Sketch,
     *,
@@ -37,34 +37,34 @@ def example_features(
     scale: Direction | None = None,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Tensor:
-    """Sketched gradients of the units ``which``, [len(which), sketch.dimension].
+    """Sketched gradients of the examples ``which``, [len(which), sketch.dimension].
 
     One forward and backward of activations a batch. ``scale`` multiplies each parameter's gradient
     before it is sketched, as Adam's preconditioner does; gradients of single rows are formed then.
     """
     model.eval()
     features = torch.zeros(len(which), sketch.dimension, device=sketch.device, dtype=sketch.dtype)
-    heard: list[Tensor] = []
+    wide: list[Tensor] = []
 
-    def hear(name: str, factor: Factor) -> None:
+    def collect(name: str, factor: Factor) -> None:
         if scale is None:
-            sketch.add(heard[0], name, factor)
+            sketch.add(wide[0], name, factor)
         else:
-            sketch.add_scaled(heard[0], name, factor, scale[name])
+            sketch.add_scaled(wide[0], name, factor, scale[name])
 
     rows = max(1, _WIDE // (4 * sketch.width))
-    with frozen(model), factor_hooks(model, hear):
-        for batch in units.batches(which, batch_tokens, rows):
-            heard[:] = [sketch.collect(len(batch.unit))]
-            batch_loss(model, batch, sketch.device, precision).backward()  # type: ignore[no-untyped-call]
-            unit = torch.from_numpy(batch.unit).to(sketch.device)
-            features.index_add_(0, unit, sketch.fold(heard[0]))
+    with frozen(model), factor_hooks(model, collect):
+        for batch in examples.batches(which, batch_tokens, rows):
+            wide[:] = [sketch.collect(len(batch.example))]
+            torch.autograd.backward(batch_loss(model, batch, sketch.device, precision))
+            example = torch.from_numpy(batch.example).to(sketch.device)
+            features.index_add_(0, example, sketch.fold(wide[0]))
     return features
 
 
 def mean_gradients(
     model: nn.Module,
-    units: Examples,
+    examples: Examples,
     weights: Floats,
     *,
     device: torch.device,
@@ -77,9 +77,9 @@ def mean_gradients(
     for row in weights:
         model.zero_grad(set_to_none=True)
         which = np.flatnonzero(row)
-        for batch in units.batches(which, batch_tokens):
-            share = torch.from_numpy(row[which][batch.unit])
-            batch_loss(model, batch, device, precision, share).backward()  # type: ignore[no-untyped-call]
+        for batch in examples.batches(which, batch_tokens):
+            share = torch.from_numpy(row[which][batch.example])
+            torch.autograd.backward(batch_loss(model, batch, device, precision, share))
         directions.append(
             {
                 name: (torch.zeros_like(p) if p.grad is None else p.grad.detach().clone())
@@ -93,7 +93,7 @@ def mean_gradients(
 
 def direct_scores(
     model: nn.Module,
-    units: Examples,
+    examples: Examples,
     directions: Sequence[Direction],
     *,
     device: torch.device,
@@ -102,29 +102,29 @@ def direct_scores(
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Floats:
-    """<g(i), direction k> of the units ``which`` (all), float64 [units, len(directions)].
+    """<g(i), direction k> of the examples ``which`` (all), float64 [examples, len(directions)].
 
     One forward, one backward with frozen weights and one more product a parameter; exact, on all
-    parameters, and no gradient of a unit is formed.
+    parameters, and no gradient of an example is formed.
     """
     model.eval()
-    chosen = np.arange(units.count) if which is None else which
+    chosen = np.arange(examples.count) if which is None else which
     scores = np.zeros((len(chosen), len(directions)))
     terms: list[Tensor] = []
 
-    def hear(name: str, factor: Factor) -> None:
+    def collect(name: str, factor: Factor) -> None:
         if name in directions[0]:
             terms.append(torch.stack([_along(factor, d[name]) for d in directions], 1))
 
     done = 0
-    with frozen(model), factor_hooks(model, hear):
-        for batch in units.batches(chosen, batch_tokens):
+    with frozen(model), factor_hooks(model, collect):
+        for batch in examples.batches(chosen, batch_tokens):
             terms.clear()
-            batch_loss(model, batch, device, precision).backward()  # type: ignore[no-untyped-call]
-            np.add.at(scores, batch.unit, torch.stack(terms).sum(0).cpu().numpy())
+            torch.autograd.backward(batch_loss(model, batch, device, precision))
+            np.add.at(scores, batch.example, torch.stack(terms).sum(0).cpu().numpy())
             done += int((batch.share > 0).sum())
             if progress:
-                progress(done, int(units.tokens[chosen].sum()))
+                progress(done, int(examples.tokens[chosen].sum()))
     return scores
 
 
@@ -139,7 +139,7 @@ def _along(factor: Factor, direction: Tensor) -> Tensor:
 
 def full_scores(
     model: nn.Module,
-    units: Examples,
+    examples: Examples,
     directions: Sequence[Direction],
     *,
     device: torch.device,
@@ -149,28 +149,33 @@ def full_scores(
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> tuple[Floats, Floats]:
-    """<s g(i), direction k>, float64 [units, K], and the squared norms |s g(i)|^2, float64 [units].
+    """<s g(i), direction k>, float64 [n, K], and the squared norms |s g(i)|^2, float64 [n].
 
-    Of the units ``which`` (all). Forms full gradients, some at a time, as norms need.
+    Of the n examples ``which`` (all). Forms full gradients, some at a time, as norms need.
     """
     whole = Sketch(model, Projection(None, None), device, next(model.parameters()).dtype)
     along = torch.zeros(len(directions), whole.dimension, device=device, dtype=whole.dtype)
     for row, direction in zip(along, directions, strict=True):
         row.copy_(whole.of(direction))
-    chosen = np.arange(units.count) if which is None else which
+    chosen = np.arange(examples.count) if which is None else which
     scores, squares = np.zeros((len(chosen), len(directions))), np.zeros(len(chosen))
     size = max(1, _FULL // (4 * whole.dimension))
     for first in range(0, len(chosen), size):
         part = slice(first, first + size)
         gradients = example_features(
-            model, units, chosen[part], whole,
-            precision=precision, scale=scale, batch_tokens=batch_tokens,
-        )  # fmt: skip
+            model,
+            examples,
+            chosen[part],
+            whole,
+            precision=precision,
+            scale=scale,
+            batch_tokens=batch_tokens,
+        )
         scores[part] = inner_products(gradients, along)
         squares[part] = _squares(gradients)
         if progress:
-            done = units.tokens[chosen[: part.stop]]
-            progress(int(done.sum()), int(units.tokens[chosen].sum()))
+            done = examples.tokens[chosen[: part.stop]]
+            progress(int(done.sum()), int(examples.tokens[chosen].sum()))
     return scores, squares
 
 

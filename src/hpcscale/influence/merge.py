@@ -21,12 +21,12 @@ _HELD = 1 << 25
 
 @dataclass(frozen=True)
 class Merged:
-    """Influence of each unit, learning rates included.
+    """Influence of each example, learning rates included.
 
-    total: float64 [units]. by_checkpoint: float64 [units, checkpoints], which sum to it.
-    by_column: float64 [units, columns] where the columns are a result of their own (domains).
-    best: int64 [units], the column whose influence is the total, where one was chosen.
-    NaN: no gradient of the unit was ever taken (capture alone).
+    total: float64 [examples]. by_checkpoint: float64 [examples, checkpoints], which sum to it.
+    by_column: float64 [examples, columns] where the columns are a result of their own (domains).
+    best: int64 [examples], the column whose influence is the total, where one was chosen.
+    NaN: no gradient of the example was captured.
     """
 
     total: Floats
@@ -40,18 +40,18 @@ def merge_blocks(
     blocks: Sequence[Sequence[Sequence[Path]]],
     etas: Sequence[float],
     kind: Kind,
-    units: int,
+    count: int,
     partial: bool = False,
 ) -> Merged:
     """Sum ``blocks[checkpoint][pool shard][query shard]``, each checkpoint times its eta.
 
-    etas: the learning rate that each checkpoint stands for. units: how many there must be, in
-    order. ``partial`` lets units have no score. Raises DataError naming the block that is missing,
-    of another size, or holds what is no number.
+    etas: the learning rate that each checkpoint stands for. count: of the examples that the blocks
+    must cover, in order. ``partial`` lets examples have no score. Raises DataError naming the block
+    that is missing, of another size, or holds NaN or infinity.
     """
-    total, by_checkpoint = np.empty(units), np.empty((units, len(etas)))
+    total, by_checkpoint = np.empty(count), np.empty((count, len(etas)))
     by_column: list[Floats] = []
-    best = np.zeros(units, dtype=np.int64)
+    best = np.zeros(count, dtype=np.int64)
     names: tuple[str, ...] = ()
     done = 0
     for shard in range(len(blocks[0])):
@@ -62,8 +62,10 @@ def merge_blocks(
             names = tuple(rows[0][0].facts["columns"])
         for values in _chunks(rows, joined=kind == "max"):
             if not (partial or np.isfinite(values).all()):
-                raise DataError(f"{_broken(rows)} holds a score that is no number; delete it and "
-                                "run the same command again")  # fmt: skip
+                raise DataError(
+                    f"{_broken(rows)} holds a score that is no number; delete it and run the same "
+                    "command again"
+                )
             weighted = values * np.asarray(etas)[:, None, None]
             part = slice(done, done + values.shape[1])
             sums = _sum(weighted)
@@ -75,16 +77,18 @@ def merge_blocks(
             if kind == "domain":
                 by_column.append(sums)
             done = part.stop
-    if done != units:
-        raise DataError(f"the score blocks cover {done} of {units} units; run the same command "
-                        "again, which makes those that are missing")  # fmt: skip
+    if done != count:
+        raise DataError(
+            f"the score blocks cover {done} of {count} examples; run the same command again, which "
+            "makes those that are missing"
+        )
     if kind == "domain":
         return Merged(total, by_checkpoint, names, np.concatenate(by_column), best)
     return Merged(total, by_checkpoint, names, None, best if kind == "max" else None)
 
 
 def _sum(weighted: Floats) -> Floats:
-    """Over checkpoints [C, k, columns]; what was captured at none stays no number."""
+    """Over checkpoints [C, k, columns]; NaN where all are NaN."""
     seen = np.isfinite(weighted)
     sums: Floats = np.where(seen, weighted, 0).sum(0)
     sums[~seen.any(0)] = np.nan
@@ -98,13 +102,13 @@ def _best(sums: Floats) -> npt.NDArray[np.int64]:
 
 
 def _check(rows: Sequence[Sequence[Rows]], first: int) -> None:
-    """The blocks of one pool shard are of the same units, which follow on those before."""
+    """The blocks of one pool shard are of the same examples, which follow on those before."""
     expected = np.arange(first, first + len(rows[0][0]))
     for of in rows:
         for block in of:
-            if not np.array_equal(block.units, expected):
+            if not np.array_equal(block.examples, expected):
                 raise DataError(
-                    f"{block.folder} holds {len(block)} units that are not the {len(expected)} "
+                    f"{block.folder} holds {len(block)} examples that are not the {len(expected)} "
                     f"from {first} on; delete it and run the same command again"
                 )
 

@@ -1,9 +1,9 @@
-"""Rows of numbers, one a unit, that the ranks of a task write block by block and others map.
+"""Rows of numbers, one an example, that the ranks of a task write block by block and others map.
 
 Each rank writes ``<part>-00000.npy`` for every part, ``units-00000.npy`` with the ordinals of its
-units, and ``rows-00000.json``, which counts the rows that are on disk, with a checksum a block: a
-killed task goes on behind those that are whole. Ranks hold contiguous ranges, so that their files
-one after the other are the units in order.
+examples, and ``rows-00000.json``, which counts the rows on disk, with a checksum for each block: a
+task that was killed continues behind the last block that is intact. Ranks hold contiguous ranges,
+so that their files one after the other are the examples in order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from hpcscale.errors import DataError, TaskError
 from hpcscale.types import Ints
 
 _REMEDY = "run the same command again"
+#: The name on disk of the part with the examples' ordinals.
 _UNITS = "units"
 
 
@@ -61,44 +62,44 @@ class RowWriter:
         self,
         folder: Path,
         rank: int,
-        units: Ints,
+        examples: Ints,
         parts: Mapping[str, Part],
         facts: Mapping[str, Any],
     ) -> None:
-        """units: int64 [n], the ordinals that the rows are of.
+        """examples: int64 [n], the ordinals that the rows are of.
 
-        ``facts`` (JSON) say what decides the rows; those of other facts are begun anew.
+        ``facts`` (JSON) say what decides the rows; rows of other facts are started over.
         """
         self.folder, self.rank, self.parts = folder, rank, dict(parts)
-        self.units, self.done = units, 0
-        self.facts = {**facts, "units": len(units)}
+        self.examples, self.done = examples, 0
+        self.facts = {**facts, "units": len(examples)}
         folder.mkdir(parents=True, exist_ok=True)
         self._blocks: list[list[int]] = []
-        kept = self._reopened()
+        kept, count = self._reopened(), len(examples)
         self.arrays = kept or {
-            name: _open(folder / array_name(name, rank), "w+", part.dtype, part.shape(len(units)))
+            name: _open(folder / array_name(name, rank), "w+", part.dtype, part.shape(count))
             for name, part in self.parts.items()
         }
         self.done = self._intact() if kept else 0
         self._blocks = [block for block in self._blocks if block[0] <= self.done]
         if not kept:
-            np.save(folder / array_name(_UNITS, rank), units)
+            np.save(folder / array_name(_UNITS, rank), examples)
             self.commit(0)
 
     def _reopened(self) -> dict[str, npt.NDArray[Any]] | None:
         """The arrays of an earlier attempt at the same rows; None where there are none."""
+        folder, rank, count = self.folder, self.rank, len(self.examples)
         try:
-            found = read_json(self.folder / manifest_name(self.rank))
+            found = read_json(folder / manifest_name(rank))
             if {name: found.get(name) for name in self.facts} != self.facts:
                 return None
-            units = np.load(self.folder / array_name(_UNITS, self.rank), allow_pickle=False)
-            if not np.array_equal(units, self.units):
+            examples = np.load(folder / array_name(_UNITS, rank), allow_pickle=False)
+            if not np.array_equal(examples, self.examples):
                 return None
             arrays = {
-                name: _open(self.folder / array_name(name, self.rank), "r+", part.dtype,
-                            part.shape(len(self.units)))
+                name: _open(folder / array_name(name, rank), "r+", part.dtype, part.shape(count))
                 for name, part in self.parts.items()
-            }  # fmt: skip
+            }
         except (TaskError, OSError, ValueError, EOFError):
             return None
         if any(
@@ -164,7 +165,7 @@ class Rows:
         self._maps: dict[str, list[npt.NDArray[Any]]] = {part: [] for part in (*parts, _UNITS)}
         for rank, facts in enumerate(ranks):
             self._take(rank, facts)
-        self.units: Ints = self.whole(_UNITS)
+        self.examples: Ints = self.whole(_UNITS)
 
     def _take(self, rank: int, facts: dict[str, Any]) -> None:
         if facts["rows"] != facts["units"]:
@@ -183,7 +184,7 @@ class Rows:
             maps.append(array)
 
     def __len__(self) -> int:
-        return len(self.units)
+        return len(self.examples)
 
     def whole(self, part: str) -> npt.NDArray[Any]:
         """All rows of a part, in memory."""
@@ -233,9 +234,10 @@ def _fsync(path: Path) -> None:
 
 def map_array(path: Path, remedy: str) -> npt.NDArray[Any]:
     """An ``.npy`` file as a memory map. Raises DataError with the ``remedy`` where it is none."""
-    for how in ("r", None):  # what is empty cannot be mapped
+    modes: tuple[Literal["r"], None] = ("r", None)  # what is empty cannot be mapped
+    for mode in modes:
         try:
-            array: npt.NDArray[Any] = np.load(path, mmap_mode=how, allow_pickle=False)  # type: ignore[arg-type]
+            array: npt.NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
             return array
         except FileNotFoundError:
             raise DataError(f"{path} is missing; {remedy}") from None

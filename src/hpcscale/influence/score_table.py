@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def documents_of_rows(merged: Merged, units: Examples, documents: int) -> Merged:
+def documents_of_rows(merged: Merged, examples: Examples, documents: int) -> Merged:
     """Scores of packed rows as scores of the store's documents, by tokens."""
-    assert isinstance(units, RowExamples)
-    assert units.order is not None
-    order, stream = units.order, units.stream
+    assert isinstance(examples, RowExamples)
+    assert examples.order is not None
+    order, stream = examples.order, examples.stream
 
     def by_document(rows: Any) -> Any:
         values = np.empty((documents, *rows.shape[1:]))

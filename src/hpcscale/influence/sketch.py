@@ -1,13 +1,14 @@
 """Random projection of gradients that are never formed.
 
 A matrix gradient G = sum_t l_t r_t^T is made small from both sides, L^T G R = sum_t (L^T l_t)
-(R^T r_t)^T, as LoGra (Choe et al. 2024, arXiv 2405.13954) does, but with sides that hash (rings.py)
-and need no product; sides no wider than their rank stay as they are. What is left of all parameters
-is hashed once more, into ``dimension`` columns. Every step keeps inner products in expectation:
+(R^T r_t)^T, as LoGra (Choe et al. 2024, arXiv 2405.13954) does, but with count sketches
+for L and R, which need no product; sides no wider than their rank stay as they are. What remains of
+all parameters is hashed once more, into ``dimension`` columns. Every step keeps inner products in
+expectation:
 E<S g, S h> = <g, h>.
 
 Everything random comes from (seed, parameter name), so all ranks and tasks hold the same matrices
-without talking, and a tied parameter, which has one name, has one projection.
+without communication, and a tied parameter, which has one name, has one projection.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class _Block:
 
 
 class Sketch:
-    """The projection for one model: features of units, [U, dimension], from token factors.
+    """The projection for one model: features of examples, [U, dimension], from token factors.
 
     Rows are collected ``width`` columns wide and made ``dimension`` columns by ``fold``.
     """
@@ -128,9 +129,9 @@ class Sketch:
         random = generator(self.projection.seed, *words)
         return CountSketch(size, buckets, random, self.device, self.dtype)
 
-    def collect(self, units: int) -> Tensor:
-        """Zeros to add to, [units, width]."""
-        return torch.zeros(units, self.width, device=self.device, dtype=self.dtype)
+    def collect(self, examples: int) -> Tensor:
+        """Zeros to add to, [examples, width]."""
+        return torch.zeros(examples, self.width, device=self.device, dtype=self.dtype)
 
     def fold(self, wide: Tensor) -> Tensor:
         """[U, width] as [U, dimension]."""
@@ -212,9 +213,9 @@ def _gradient(factor: OuterProduct, shape: tuple[int, ...]) -> Tensor:
 
 
 def _sum_rows(numbers: Tensor, right: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """sum_t e(number_t) right_t^T of each unit: [U, L], [U, L, cols] to [U, rows, cols]."""
-    units, rows = len(numbers), shape[0]
-    total = right.new_zeros(units * rows, right.shape[-1])
-    base = torch.arange(units, device=right.device)[:, None] * rows
+    """sum_t e(number_t) right_t^T of each example: [U, L], [U, L, cols] to [U, rows, cols]."""
+    examples, rows = len(numbers), shape[0]
+    total = right.new_zeros(examples * rows, right.shape[-1])
+    base = torch.arange(examples, device=right.device)[:, None] * rows
     total.index_add_(0, (base + numbers).flatten(), right.flatten(0, 1))
-    return total.view(units, rows, -1)
+    return total.view(examples, rows, -1)

@@ -44,7 +44,7 @@ _PARTIAL = ".partial"
 
 
 class Snapshots(Silent):
-    """Writes a snapshot at the end of each interval; a resumed run writes those behind it anew."""
+    """Writes a snapshot at the end of each interval; a resumed run writes later ones again."""
 
     def __init__(
         self,
@@ -144,9 +144,8 @@ class Snapshot:
     ) -> Direction:
         """Adam's metric P to the power ``power``, float32 of each parameter's shape, by name.
 
-        ``eps`` instead of the run's own, where given.
-
-        Raises CheckpointError for a fragment that is missing, stands twice or cannot be read.
+        ``eps`` replaces the run's own. Raises CheckpointError for a fragment that is missing,
+        overlaps another or cannot be read.
         """
         eps = self.eps if eps is None else eps
         correction = 1 - self.beta2**self.t
@@ -186,19 +185,20 @@ class Snapshot:
                 where = self.folder / _moments_name(number)
                 raise CheckpointError(
                     f"{where} holds the elements {start} to {end} of {name}, where those from "
-                    f"{filled} of {whole.numel()} were due; {_AGAIN}"
+                    f"{filled} of {whole.numel()} were due; {AGAIN}"
                 )
             whole[start:end] = part
             filled = end
         if filled < whole.numel():
             raise CheckpointError(
                 f"{self.folder / 'moments-*.safetensors'} hold the first {filled} of "
-                f"{whole.numel()} elements of {name} and no more; {_AGAIN}"
+                f"{whole.numel()} elements of {name} and no more; {AGAIN}"
             )
         return whole.view(shape)
 
 
-_AGAIN = "delete the proxy run's task and run the same `hpcscale sweep` again"
+#: The way out where a snapshot is missing or broken.
+AGAIN = "delete the proxy run's task and run the same `hpcscale sweep` again"
 
 
 def _moments_name(rank: int) -> str:
@@ -210,7 +210,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         opened = safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); {_AGAIN}") from error
+        raise CheckpointError(f"{path} cannot be read ({error}); {AGAIN}") from error
     with opened as file:
         yield file
 
@@ -219,9 +219,18 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
     """The snapshots in ``folder``, by step. Raises CheckpointError where there is none."""
     found = [path for path in folder.glob("step-*") if not path.name.endswith(_PARTIAL)]
     if not found:
-        raise CheckpointError(f"{folder} holds no snapshot; {_AGAIN}")
-    snapshots = [Snapshot(path, **read_json(path / _FACTS)) for path in found]
-    return sorted(snapshots, key=lambda snapshot: snapshot.step)
+        raise CheckpointError(f"{folder} holds no snapshot; {AGAIN}")
+    return sorted((read_snapshot(path) for path in found), key=lambda snapshot: snapshot.step)
+
+
+def is_snapshot(folder: Path) -> bool:
+    """Whether ``read_snapshot`` can read it."""
+    return (folder / _FACTS).exists()
+
+
+def read_snapshot(folder: Path) -> Snapshot:
+    """One snapshot. Raises TaskError where it is damaged."""
+    return Snapshot(folder, **read_json(folder / _FACTS))
 
 
 def _step_of(folder: Path) -> int:

@@ -29,7 +29,7 @@ from hpcscale.influence.sketch import Projection, Sketch
 from hpcscale.types import Floats, Ints
 
 _NAME = re.compile(r"(?:(dot|cosine)|adam(:[0-9.]+(?:e[+-]?\d+)?)?(-cosine)?)(?:@([1-9]\d*))?")
-#: Bytes of features of pool units, and of queries, that are held at a time.
+#: Bytes of features of pool examples, and of queries, that are held at a time.
 _HELD = 1 << 28
 
 
@@ -106,10 +106,11 @@ def variant_scores(
     batch_tokens: int = BATCH_TOKENS,
     held: int = _HELD,
 ) -> Scores:
-    """Influence of each pool unit on each query by every variant.
+    """Influence of each pool example on each query by every variant.
 
-    ``checkpoints`` are gone through once, so one model may be loaded anew for each. ``rank`` and
-    ``seed`` are of the sketches. Beside the result, about ``held`` bytes are held of each side.
+    ``checkpoints`` are iterated over once, so that each may load its weights into the same model.
+    ``rank`` and ``seed`` are of the sketches. Beside the result, about ``held`` bytes are in memory
+    of each side.
     """
     found = {variant: np.zeros((pool.count, queries.count)) for variant in variants}
     norms, total = np.zeros(pool.count), 0.0
@@ -140,7 +141,7 @@ class _Sides:
     ) -> None:
         self.checkpoint, self.batch_tokens = checkpoint, batch_tokens
         self.variants = [v for v in variants if v.dimension == dimension]
-        # The plain gradient's norm is told beside every variant.
+        # The plain gradient's norm is reported beside every variant.
         self.metrics = list(dict.fromkeys(["none", *(v.metric for v in self.variants)]))
         exact = dimension is None
         projection = Projection(None, None) if exact else Projection(rank, dimension, seed)
@@ -176,9 +177,9 @@ class _Sides:
                         into[variant][place] += self.checkpoint.eta * products / by
         return norms
 
-    def _features(self, units: Examples, which: Ints) -> Iterator[tuple[str, Tensor]]:
-        """(metric, features [len(which), dimension]) of the units ``which``, one at a time."""
-        plain = self._taken(units, which, None)
+    def _features(self, examples: Examples, which: Ints) -> Iterator[tuple[str, Tensor]]:
+        """(metric, features [len(which), dimension]) of the examples ``which``, one at a time."""
+        plain = self._taken(examples, which, None)
         yield "none", plain
         for metric in self.metrics:
             if metric == "none":
@@ -186,12 +187,12 @@ class _Sides:
             if self.exact:
                 yield metric, plain * self.flat[metric]
             else:
-                yield metric, self._taken(units, which, self.checkpoint.roots[metric])
+                yield metric, self._taken(examples, which, self.checkpoint.roots[metric])
 
-    def _taken(self, units: Examples, which: Ints, scale: Direction | None) -> Tensor:
+    def _taken(self, examples: Examples, which: Ints, scale: Direction | None) -> Tensor:
         return example_features(
             self.checkpoint.model,
-            units,
+            examples,
             which,
             self.sketch,
             scale=scale,

@@ -1,240 +1,243 @@
-"""The stages of influence one by one, against any model directory and any token store.
+"""Influence by hand: folders of gradients and score blocks, each with a record of what it is of.
 
-Each folder that is written says in ``made.json`` what it was made of, which is what the next stage
-reads of it.
+``made.json`` in each folder is what the next stage reads of it. ``influence/api.py`` does the work.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcscale.atomic import read_json, write_json, write_parquet
+from hpcscale.atomic import read_json, sha256_file, write_json
+from hpcscale.cluster.entry import rank_environment
 from hpcscale.config.fingerprint import fingerprint
-from hpcscale.errors import CheckpointError, ConfigError, DataError
+from hpcscale.data.shards import shard_range
+from hpcscale.data.store import TokenStore
+from hpcscale.errors import DataError
+from hpcscale.influence import api
+from hpcscale.influence.inputs import examples_of
+from hpcscale.influence.requests import (
+    Aggregation,
+    BlockRequest,
+    CheckpointChoice,
+    DumpRequest,
+    Measure,
+    MergeRequest,
+    QuerySet,
+    ScoredCheckpoint,
+)
+from hpcscale.influence.sketch import Projection
+from hpcscale.influence.snapshots import is_snapshot, read_snapshot
+from hpcscale.tools.evaluate import model_directory
+from hpcscale.train.distributed import Ranks
 from hpcscale.types import Progress
 
 MADE = "made.json"
+Made = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How gradients are taken. adam: whether the model's snapshot has Adam's moments to use."""
+class HandDump:
+    """A dump as the command line asks for it."""
 
-    unit: str = "document"
-    sequence_length: int = 1024
-    packing: str = "concat"
-    precision: str = "fp32"
-    dimension: int | None = 4096
-    rank: int | str | None = "auto"
-    projection_seed: int = 0
-    dtype: str = "fp16"
+    #: A directory in Hugging Face format, a hub id, or a snapshot of a proxy run.
+    model: str
+    #: A token store, or the folder of a task that holds one.
+    data: Path
+    measure: Measure = field(default_factory=Measure)
+    #: This shard, and how many there are.
+    shard: tuple[int, int] = (0, 1)
+    #: Whether gradients are multiplied by the root of Adam's metric.
     adam: bool = False
+    #: Of Adam's metric.
     epsilon: float = 1e-5
+    #: The learning rate that the checkpoint stands for; None: a snapshot's own, 1 for a model.
+    eta: float | None = None
+    #: Tokens of a forward pass.
+    batch_tokens: int = 4096
 
 
-def dump(
-    model_name: str,
-    store_path: Path,
-    out: Path,
-    measure: Measure,
-    shard: tuple[int, int] = (0, 1),
-    eta: float | None = None,
-    batch_tokens: int = 4096,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Gradients of shard i of n of a token store at a model; what ``made.json`` says.
+def dump(asked: HandDump, out: Path, progress: Progress | None = None) -> Made:
+    """Write gradients into ``out``; the record. Every rank of torchrun or srun writes its part.
 
-    ``model_name``: a directory in Hugging Face format, a hub id, or a snapshot of a proxy run,
-    which has its own eta. Every rank of a torchrun or srun call takes its part.
+    Raises CheckpointError for ``adam`` without a snapshot.
     """
-    from hpcscale.cluster.entry import rank_environment
-    from hpcscale.data.shards import shard_range
-    from hpcscale.influence.dump import DumpOptions, dump_examples
-    from hpcscale.influence.examples import all_examples
-    from hpcscale.influence.sketch import Projection, Sketch
-    from hpcscale.model.build import load_model
-
     os.environ.update(rank_environment(dict(os.environ)))
-    from hpcscale.train.distributed import Ranks
-
     ranks = Ranks.from_environment()
-    store = _store(store_path)
-    source, snapshot = _model_source(model_name)
-    if measure.adam and snapshot is None:
-        raise CheckpointError(
-            f"--adam needs Adam's moments, which {model_name} does not have; give a snapshot of a "
-            "proxy run, such as RUN/influence/proxy-*/snapshots/step-00000040"
-        )
-    if snapshot is not None:
-        snapshot = replace(snapshot, eps=measure.epsilon)
-    if eta is None:
-        eta = snapshot.eta if snapshot is not None else 1.0
-    units = all_examples(store, measure.unit, measure.sequence_length, measure.packing)  # type: ignore[arg-type]
-    bounds = shard_range(shard[0], shard[1], units.count)
-    made = {
-        "what": "gradients",
-        "model": str(source),
-        "weights": _weights_of(source),
-        "step": snapshot.step if snapshot is not None else None,
-        "eta": eta,
-        "store": str(store.path.absolute()),
-        "store_ids": store.manifest["sha256"]["ids.npy"],
-        "units": list(bounds),
-        **asdict(measure),
-    }
-    model = load_model(source).to(ranks.device)
-    scale = snapshot.preconditioner(0.5, ranks.device) if snapshot and measure.adam else None
-    projection = Projection(measure.rank, measure.dimension, measure.projection_seed)  # type: ignore[arg-type]
-    options = DumpOptions(measure.dtype, measure.precision, fingerprint(made), batch_tokens)
-    dump_examples(
-        model, units, bounds, Sketch(model, projection, ranks.device), out, options,
-        ranks=ranks, scale=scale, progress=progress if ranks.rank == 0 else None,
-    )  # fmt: skip
+    store = TokenStore.open(store_folder(asked.data))
+    checkpoint = _checkpoint(asked)
+    examples = examples_of(store, asked.measure).count
+    made = _dump_record(asked, checkpoint, store, shard_range(*asked.shard, examples))
+    request = DumpRequest(
+        store.path, checkpoint, asked.measure, asked.shard, fingerprint(made), asked.batch_tokens
+    )
+    api.dump(request, out, ranks=ranks, progress=None if ranks.rank else progress)
     if ranks.rank == 0:
         write_json(out / MADE, made)
     return made
 
 
+def _checkpoint(asked: HandDump) -> CheckpointChoice:
+    path, power = Path(asked.model).expanduser(), 0.5 if asked.adam else 0.0
+    if is_snapshot(path):
+        snapshot = read_snapshot(path)
+        return CheckpointChoice(snapshot.model, snapshot, power, asked.epsilon)
+    return CheckpointChoice(model_directory(asked.model), None, power, asked.epsilon)
+
+
+def _dump_record(
+    asked: HandDump, checkpoint: CheckpointChoice, store: TokenStore, bounds: tuple[int, int]
+) -> Made:
+    measure, snapshot, eta = asked.measure, checkpoint.snapshot, asked.eta
+    if eta is None:
+        eta = snapshot.eta if snapshot is not None else 1.0
+    return {
+        "what": "gradients",
+        "model": str(checkpoint.model),
+        "weights": _weights_of(checkpoint.model),
+        "step": snapshot.step if snapshot is not None else None,
+        "eta": eta,
+        "store": str(store.path.absolute()),
+        "store_ids": store.manifest["sha256"]["ids.npy"],
+        "units": list(bounds),
+        "unit": measure.unit,
+        "sequence_length": measure.sequence_length,
+        "packing": measure.packing,
+        "precision": measure.precision,
+        "dimension": measure.projection.dimension,
+        "rank": measure.projection.rank,
+        "projection_seed": measure.projection.seed,
+        "dtype": measure.dtype,
+        "adam": asked.adam,
+        "epsilon": asked.epsilon,
+    }
+
+
+def _measure(made: Made) -> Measure:
+    projection = Projection(made["rank"], made["dimension"], made["projection_seed"])
+    names = ("unit", "sequence_length", "packing", "precision", "dtype")
+    return Measure(projection=projection, **{name: made[name] for name in names})
+
+
+def _weights_of(model: str | Path) -> str:
+    """A fingerprint of the weights: of the files of a directory, else of the hub's name."""
+    if not Path(model).is_dir():
+        return fingerprint(str(model))
+    return fingerprint({p.name: sha256_file(p) for p in sorted(Path(model).glob("*.safetensors"))})
+
+
 def score(
-    pool_path: Path,
-    query_path: Path | None,
+    pool: Path,
+    queries: Path | None,
     out: Path,
-    kind: str,
-    normalise: bool,
-    query_weights: Mapping[str, float],
+    aggregation: Aggregation,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """One block: a dump of the pool against one of the queries; None: self-influence."""
-    import numpy as np
-
-    from hpcscale.influence.aggregate import group_queries
-    from hpcscale.influence.blocks import score_block
-    from hpcscale.influence.gradient_shards import GradientShard
-
-    made = _made(pool_path, "gradients")
-    query, groups = None, group_queries("self", np.zeros(0, int), ())
-    if query_path is not None:
-        of_query = _made(query_path, "gradients")
-        _same_checkpoint(pool_path, made, query_path, of_query)
-        query = GradientShard(query_path)
-        groups = group_queries(
-            kind, *_query_domains(of_query), query_weights  # type: ignore[arg-type]
-        ).part(*of_query["units"])  # fmt: skip
-    elif kind != "self":
-        raise ConfigError(f"--aggregate {kind} needs --queries; without, write --aggregate self")
+) -> Made:
+    """Write a score block of two dumps into ``out``, of one for self-influence; the record."""
+    made = _read_made(pool, "gradients")
+    query_set, query_bounds = None, [0, 0]
+    if queries is not None:
+        of_queries = _read_made(queries, "gradients")
+        _check_same_checkpoint(pool, made, queries, of_queries)
+        query_set = QuerySet(Path(of_queries["store"]), _measure(of_queries), queries)
+        query_bounds = of_queries["units"]
     block = {
         "what": "scores",
         "pool": made,
-        "queries": _made(query_path, "gradients")["units"] if query_path else [0, 0],
-        "aggregate": kind,
-        "normalise": normalise,
-        "query_weights": dict(query_weights),
+        "queries": query_bounds,
+        "aggregate": aggregation.kind,
+        "normalise": aggregation.cosine,
+        "query_weights": dict(aggregation.query_weights),
     }
-    score_block(
-        GradientShard(pool_path), query, groups, normalise, out, fingerprint(block), progress
-    )
+    request = BlockRequest(aggregation, query_set, pool, fingerprint(block))
+    api.score(request, out, progress)
     write_json(out / MADE, block)
     return block
 
 
-def _same_checkpoint(
-    pool: Path, made: Mapping[str, Any], query: Path, of_query: Mapping[str, Any]
-) -> None:
+def _check_same_checkpoint(pool: Path, made: Made, queries: Path, of_queries: Made) -> None:
     for name in ("weights", "adam", "epsilon", "unit", "sequence_length", "precision"):
-        if made[name] != of_query[name]:
+        if made[name] != of_queries[name]:
             raise DataError(
-                f"{pool} and {query} do not belong together: their {name} are {made[name]} and "
-                f"{of_query[name]}; dump both at one checkpoint with the same options"
+                f"{pool} and {queries} do not belong together: their {name} are {made[name]} and "
+                f"{of_queries[name]}; dump both at one checkpoint with the same options"
             )
 
 
-def _query_domains(made: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
-    from hpcscale.influence.examples import RowExamples, all_examples, row_domains
-
-    store = _store(Path(made["store"]))
-    units = all_examples(store, made["unit"], made["sequence_length"], made["packing"])
-    domains = row_domains(units, store.domains) if isinstance(units, RowExamples) else store.domains
-    return domains, store.domain_names
-
-
-def merge(blocks: Sequence[Path], store_path: Path | None, out: Path) -> int:
-    """Blocks of any number of checkpoints, pool shards and query shards as ``out``, parquet.
+def merge(blocks: Sequence[Path], data: Path | None, out: Path) -> int:
+    """Blocks of any number of checkpoints and shards, in any order, as ``out``, parquet.
 
     Returns the number of documents. Raises DataError where blocks are missing or do not fit.
     """
-    from hpcscale.influence.examples import all_examples
-    from hpcscale.influence.merge import merge_blocks
-    from hpcscale.influence.score_table import documents_of_rows, score_table
+    made = {path: _read_made(path, "scores") for path in blocks}
+    first = next(iter(made.values()))
+    _check_same_kind(made, first)
+    store = TokenStore.open(store_folder(data or Path(first["pool"]["store"])))
+    if store.manifest["sha256"]["ids.npy"] != first["pool"]["store_ids"]:
+        raise DataError(
+            f"the blocks score other documents than those of {store.path}; give the store that "
+            "was dumped with --data"
+        )
+    ordered, checkpoints, query_shards = _planned_order(made)
+    kind, measure = first["aggregate"], _measure(first["pool"])
+    request = MergeRequest(ordered, checkpoints, query_shards, kind, store.path, measure)
+    return len(api.merge(request, out))
 
-    made = {path: _made(path, "scores") for path in blocks}
-    grid, etas, tags, first = _grid(made)
-    store = _store(store_path or Path(first["pool"]["store"]))
-    of_pool = first["pool"]
-    if store.manifest["sha256"]["ids.npy"] != of_pool["store_ids"]:
-        raise DataError(f"the blocks score other documents than those of {store.path}; give the "
-                        "store that was dumped with --data")  # fmt: skip
-    units = all_examples(store, of_pool["unit"], of_pool["sequence_length"], of_pool["packing"])
-    merged = merge_blocks(grid, etas, first["aggregate"], units.count)
-    if of_pool["unit"] == "sequence":
-        merged = documents_of_rows(merged, units, store.n_documents)
-    write_parquet(out, score_table(store, merged, tags))
-    return int(store.n_documents)
+
+def _check_same_kind(made: Mapping[Path, Made], first: Made) -> None:
+    for path, block in made.items():
+        for name in ("aggregate", "normalise", "query_weights"):
+            if block[name] != first[name]:
+                raise DataError(
+                    f"{path} has {name} {block[name]}, others {first[name]}; merge blocks of one "
+                    "kind"
+                )
+
+
+def _planned_order(
+    made: Mapping[Path, Made],
+) -> tuple[list[Path], list[ScoredCheckpoint], int]:
+    """Blocks by checkpoint, pool shard and query shard; the checkpoints; how many query shards.
+
+    Raises DataError naming the block that is missing.
+    """
+    by_place = {_place(block): path for path, block in made.items()}
+    checkpoints, pools, queries = (sorted(set(axis)) for axis in zip(*by_place, strict=True))
+    places = [(c, p, q) for c in checkpoints for p in pools for q in queries]
+    for (step, weights), pool, query in places:
+        if ((step, weights), pool, query) not in by_place:
+            raise DataError(
+                f"there is no block of units {pool[0]} to {pool[1] - 1} against queries {query[0]} "
+                f"to {query[1] - 1} at checkpoint {step or weights}; score it, and give all blocks"
+            )
+    ordered = [by_place[place] for place in places]
+    scored = []
+    for number, block in enumerate(ordered[:: len(pools) * len(queries)]):
+        step, eta = made[block]["pool"]["step"], float(made[block]["pool"]["eta"])
+        name = f"step-{step:08d}" if step is not None else f"checkpoint-{number}"
+        scored.append(ScoredCheckpoint(name, eta))
+    return ordered, scored, len(queries)
+
+
+_Place = tuple[tuple[int, str], tuple[int, int], tuple[int, int]]
+
+
+def _place(block: Made) -> _Place:
+    """Checkpoint, examples of the pool, queries: what blocks are put in order by."""
+    pool = block["pool"]
+    (first, last), (first_query, last_query) = pool["units"], block["queries"]
+    return (pool["step"] or 0, pool["weights"]), (first, last), (first_query, last_query)
 
 
 def pool_of(block: Path) -> Path:
     """The store whose documents a block scores."""
-    return Path(_made(block, "scores")["pool"]["store"])
+    return Path(_read_made(block, "scores")["pool"]["store"])
 
 
-def _grid(
-    made: Mapping[Path, dict[str, Any]],
-) -> tuple[list[list[list[Path]]], list[float], list[str], dict[str, Any]]:
-    """Blocks by checkpoint, pool shard and query shard; etas and names of the checkpoints."""
-    first = next(iter(made.values()))
-    for path, block in made.items():
-        for name in ("aggregate", "normalise", "query_weights"):
-            if block[name] != first[name]:
-                raise DataError(f"{path} has {name} {block[name]}, others {first[name]}; merge "
-                                "blocks of one kind")  # fmt: skip
-    place = {path: _place(block) for path, block in made.items()}
-    checkpoints, pools, queries = (sorted(set(axis)) for axis in zip(*place.values(), strict=True))
-    by_place = {where: path for path, where in place.items()}
-    grid, etas, tags = [], [], []
-    for number, checkpoint in enumerate(checkpoints):
-        grid.append([[_at(by_place, (checkpoint, p, q)) for q in queries] for p in pools])
-        of_pool = made[grid[-1][0][0]]["pool"]
-        etas.append(float(of_pool["eta"]))
-        step = of_pool["step"]
-        tags.append(f"step-{step:08d}" if step is not None else f"checkpoint-{number}")
-    return grid, etas, tags, first
-
-
-_Place = tuple[tuple[int, str], tuple[int, ...], tuple[int, ...]]
-
-
-def _place(block: Mapping[str, Any]) -> _Place:
-    """Checkpoint, units of the pool, queries: what blocks are put in order by."""
-    pool = block["pool"]
-    return (pool["step"] or 0, pool["weights"]), tuple(pool["units"]), tuple(block["queries"])
-
-
-def _at(by_place: Mapping[_Place, Path], place: _Place) -> Path:
-    path = by_place.get(place)
-    if path is None:
-        checkpoint, pool, query = place
-        raise DataError(
-            f"there is no block of units {pool[0]} to {pool[1] - 1} against queries {query[0]} to "
-            f"{query[1] - 1} at checkpoint {checkpoint[0] or checkpoint[1]}; score it, and give "
-            "all blocks"
-        )
-    return path
-
-
-def _made(folder: Path, what: str) -> dict[str, Any]:
+def _read_made(folder: Path, what: str) -> Made:
     if not (folder / MADE).exists():
         verb = {"gradients": "dump", "scores": "score"}[what]
         raise DataError(
@@ -247,28 +250,6 @@ def _made(folder: Path, what: str) -> dict[str, Any]:
     return made
 
 
-def _store(path: Path) -> Any:
-    from hpcscale.data.store import TokenStore
-
-    return TokenStore.open(path / "store" if (path / "store").is_dir() else path)
-
-
-def _model_source(name: str) -> tuple[str | Path, Any]:
-    """What ``load_model`` takes, and the snapshot that it is of, or None."""
-    from hpcscale.influence.snapshots import read_snapshots
-    from hpcscale.tools.evaluate import model_directory
-
-    path = Path(name).expanduser()
-    if (path / "snapshot.json").exists():
-        found = next(s for s in read_snapshots(path.parent) if s.folder == path)
-        return found.model, found
-    return model_directory(name), None
-
-
-def _weights_of(source: str | Path) -> str:
-    """A fingerprint of the weights: of the files of a directory, else of the hub's name."""
-    from hpcscale.atomic import sha256_file
-
-    if not Path(source).is_dir():
-        return fingerprint(str(source))
-    return fingerprint({p.name: sha256_file(p) for p in sorted(Path(source).glob("*.safetensors"))})
+def store_folder(path: Path) -> Path:
+    """A token store: ``path`` itself, or the one that a task wrote into it."""
+    return path / "store" if (path / "store").is_dir() else path

@@ -89,8 +89,12 @@ def exact_rows(folder: Path, packing: str, unit: str, **more: Any) -> dict[Any, 
     settings = settings_of(**{**SETTINGS, "packing": packing, **more})
     model, stream, config = prepare(folder / "exact", settings)
     weights = Weights()
-    train_here(folder / f"exact-{packing}-{unit}", [weights], packing=packing,
-               **{**SETTINGS, "capture": "", **more})  # fmt: skip
+    train_here(
+        folder / f"exact-{packing}-{unit}",
+        [weights],
+        packing=packing,
+        **{**SETTINGS, "capture": "", **more},
+    )
     lengths = np.bincount(
         stream.rows(0, stream.n_rows).segments[stream.rows(0, stream.n_rows).segments >= 0]
     )
@@ -156,8 +160,9 @@ def test_pieces_of_concatenated_rows_add_up_to_the_packed_row(folder: Path) -> N
     pieces, _ = captured(folder, "concat", packing="concat")
     sequences, _ = captured(folder, "concat-rows", packing="concat", unit="sequence")
     _, stream, _ = prepare(folder / "x", settings_of(**SETTINGS))
-    lengths = dict(zip(stream_ids(folder / "x").tolist(), stream.document_tokens.tolist(),
-                       strict=True))  # fmt: skip
+    lengths = dict(
+        zip(stream_ids(folder / "x").tolist(), stream.document_tokens.tolist(), strict=True)
+    )
     parts, whole = vectors(pieces), vectors(sequences)
     weight = np.array([lengths[i] for i in pieces.ids.tolist()])
     for row in range(ROWS):
@@ -167,10 +172,15 @@ def test_pieces_of_concatenated_rows_add_up_to_the_packed_row(folder: Path) -> N
         assert relative(added, whole[sequences.rows == row][0]) < 1e-5
 
 
-@pytest.mark.parametrize("more", [
-    {"micro_batch": 1}, {"micro_batch": 8}, {"engine": "deepspeed", "zero": 0},
-    {"engine": "deepspeed", "zero": 2, "micro_batch": 2},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"micro_batch": 1},
+        {"micro_batch": 8},
+        {"engine": "deepspeed", "zero": 0},
+        {"engine": "deepspeed", "zero": 2, "micro_batch": 2},
+    ],
+)
 def test_micro_batch_and_engine_change_rounding_only(folder: Path, more: dict[str, Any]) -> None:
     rows, _ = captured(folder, "isolate-again", packing="isolate")
     others, _ = captured(folder, f"isolate-{len(str(more))}-{more}", packing="isolate", **more)
@@ -292,9 +302,10 @@ def test_groups_sum_and_spread_the_tokens_of_pieces() -> None:
     groups = TokenGroups(pieces, segments.size, torch.device("cpu"))
     values = torch.arange(16.0).view(2, 4, 2) + 1
     flat = values.view(8, 2)
-    assert torch.equal(groups.sums(values), torch.stack(
-        [flat[0] + flat[1], flat[2] + flat[3], flat[4], flat[5] + flat[6]]
-    ))  # fmt: skip
+    assert torch.equal(
+        groups.sums(values),
+        torch.stack([flat[0] + flat[1], flat[2] + flat[3], flat[4], flat[5] + flat[6]]),
+    )
     expected = torch.stack([flat[0:2], flat[2:4], flat[4:6], flat[5:7]])
     expected[2, 1] = 0
     assert torch.equal(groups.spread_or_zero(values), expected)
@@ -305,10 +316,12 @@ def test_groups_sum_and_spread_the_tokens_of_pieces() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [({"zero": 3}, r"train\.zero 3 cuts up; write train\.zero: 0, 1 or 2, or write `way: dump`"),
-     ({"compiled": True}, r"write train\.compile: false, or write `way: dump`"),
-     ({"precision": "fp16"}, r"write train\.precision: bf16 or fp32, or write `way: dump`")],
-)  # fmt: skip
+    [
+        ({"zero": 3}, r"train\.zero 3 cuts up; write train\.zero: 0, 1 or 2, or write `way: dump`"),
+        ({"compiled": True}, r"write train\.compile: false, or write `way: dump`"),
+        ({"precision": "fp16"}, r"write train\.precision: bf16 or fp32, or write `way: dump`"),
+    ],
+)
 def test_what_cannot_be_heard_names_the_way_out(asked: dict[str, Any], message: str) -> None:
     good = {"zero": 2, "precision": "bf16", "compiled": False}
     check_capture(**good)  # type: ignore[arg-type]
@@ -319,8 +332,14 @@ def test_what_cannot_be_heard_names_the_way_out(asked: dict[str, Any], message: 
 def test_the_hooks_are_gone_when_the_run_is(folder: Path) -> None:
     settings = settings_of(**SETTINGS)
     _, stream, config = prepare(folder / "x", settings)
-    capture = Capture(folder / "hooks", stream, stream_ids(folder / "x"), Projection(8, 64),
-                      CheckpointSchedule.of(config, stream.n_tokens, 1), Ranks())  # fmt: skip
+    capture = Capture(
+        folder / "hooks",
+        stream,
+        stream_ids(folder / "x"),
+        Projection(8, 64),
+        CheckpointSchedule.of(config, stream.n_tokens, 1),
+        Ranks(),
+    )
     train_here(folder / "hooks-run", [capture], **{**SETTINGS, "capture": ""})
     assert not any(module._forward_hooks for module in capture.engine.module.modules())
     manifest = json.loads((folder / "hooks" / "manifest.json").read_text())

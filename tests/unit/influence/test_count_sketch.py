@@ -49,6 +49,8 @@ def test_seed_and_words_alone_decide() -> None:
     assert torch.equal(ring(100, 7, 5).signs, ring(100, 7, 5).signs)
     assert not torch.equal(ring(100, 7, 5).signs, ring(100, 7, 6).signs)
     # A word's end counts: ("ab", "c") is not ("a", "bc").
-    first, other = (torch.randint(0, 1 << 30, (4,), generator=generator(0, *w)) for w in
-                    (("ab", "c"), ("a", "bc")))  # fmt: skip
+    first, other = (
+        torch.randint(0, 1 << 30, (4,), generator=generator(0, *w))
+        for w in (("ab", "c"), ("a", "bc"))
+    )
     assert not torch.equal(first, other)

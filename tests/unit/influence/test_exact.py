@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 
 @pytest.fixture(scope="module")
-def units(store: TokenStore) -> DocumentExamples:
+def examples(store: TokenStore) -> DocumentExamples:
     return DocumentExamples(store, np.arange(N), LENGTH)
 
 
@@ -47,26 +47,26 @@ def groups(seed: int) -> np.ndarray:  # type: ignore[type-arg]
 
 @pytest.mark.parametrize("make", [gpt2, llama])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_direct_scores_are_exact(store, units, make, seed: int) -> None:  # type: ignore[no-untyped-def]
+def test_direct_scores_are_exact(store, examples, make, seed: int) -> None:  # type: ignore[no-untyped-def]
     model, weights = make(seed), groups(seed)
     reference = exact_gradients(model, store)
-    directions = mean_gradients(model, units, weights, device=CPU)
-    scores = direct_scores(model, units, directions, device=CPU)
+    directions = mean_gradients(model, examples, weights, device=CPU)
+    scores = direct_scores(model, examples, directions, device=CPU)
     assert relative(scores, reference @ (weights @ reference).T) < 1e-5
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])
-def test_unprojected_gradients_are_exact(store, units, make) -> None:  # type: ignore[no-untyped-def]
+def test_unprojected_gradients_are_exact(store, examples, make) -> None:  # type: ignore[no-untyped-def]
     model = make(2)
     reference = exact_gradients(model, store)
     whole = Sketch(model, Projection(None, None), CPU)
     assert whole.dimension == sum(p.numel() for p in model.parameters())
-    features = example_features(model, units, np.arange(N), whole)
+    features = example_features(model, examples, np.arange(N), whole)
     assert relative(inner_products(features, features), reference @ reference.T) < 1e-5
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])
-def test_adam_preconditioned_scores_are_exact(store, units, make) -> None:  # type: ignore[no-untyped-def]
+def test_adam_preconditioned_scores_are_exact(store, examples, make) -> None:  # type: ignore[no-untyped-def]
     model, weights = make(3), groups(3)
     generator = torch.Generator().manual_seed(9)
     scale = {
@@ -75,29 +75,29 @@ def test_adam_preconditioned_scores_are_exact(store, units, make) -> None:  # ty
     }
     plain, scaled = exact_gradients(model, store), exact_gradients(model, store, scale)
     expected = scaled @ (weights @ plain).T
-    directions = mean_gradients(model, units, weights, device=CPU)
+    directions = mean_gradients(model, examples, weights, device=CPU)
     folded = [{name: d[name] * scale[name] for name in d} for d in directions]
-    assert relative(direct_scores(model, units, folded, device=CPU), expected) < 1e-5
-    scores, squares = full_scores(model, units, directions, device=CPU, scale=scale)
+    assert relative(direct_scores(model, examples, folded, device=CPU), expected) < 1e-5
+    scores, squares = full_scores(model, examples, directions, device=CPU, scale=scale)
     assert relative(scores, expected) < 1e-5
     assert relative(squares, (scaled**2).sum(1)) < 1e-5
 
 
-def test_a_sketch_of_factors_is_the_sketch_of_the_full_gradient(store, units) -> None:  # type: ignore[no-untyped-def]
+def test_a_sketch_of_factors_is_the_sketch_of_the_full_gradient(store, examples) -> None:  # type: ignore[no-untyped-def]
     """Two-sided and summed into columns, straight from tokens or from the gradient itself."""
     model = gpt2(4)
     sketch = Sketch(model, Projection(rank=8, dimension=128, seed=5), CPU)
-    features = example_features(model, units, np.arange(N), sketch)
+    features = example_features(model, examples, np.arange(N), sketch)
     one = np.zeros((1, N))
     one[0, 7] = 1
-    (gradient,) = mean_gradients(model, units, one, device=CPU)
+    (gradient,) = mean_gradients(model, examples, one, device=CPU)
     assert relative(features[7].numpy(), sketch.of(gradient).numpy()) < 1e-5
     ones = {name: torch.ones_like(p) for name, p in model.named_parameters()}
-    formed = example_features(model, units, np.arange(N), sketch, scale=ones)
+    formed = example_features(model, examples, np.arange(N), sketch, scale=ones)
     assert relative(formed.numpy(), features.numpy()) < 1e-5
 
 
-def test_sketched_inner_products_are_unbiased(store, units) -> None:  # type: ignore[no-untyped-def]
+def test_sketched_inner_products_are_unbiased(store, examples) -> None:  # type: ignore[no-untyped-def]
     """The mean over projection seeds comes to the exact value as 1 / sqrt(seeds)."""
     model = gpt2(6)
     reference = exact_gradients(model, store)
@@ -105,7 +105,7 @@ def test_sketched_inner_products_are_unbiased(store, units) -> None:  # type: ig
     found = []
     for seed in range(64):
         sketch = Sketch(model, Projection(rank=6, dimension=64, seed=seed), CPU)
-        features = example_features(model, units, np.arange(N), sketch).double().numpy()
+        features = example_features(model, examples, np.arange(N), sketch).double().numpy()
         found.append(features @ features.T)
     stack = np.stack(found)
     error = (stack.mean(0) - exact) / (stack.std(0, ddof=1) / 8)
@@ -114,28 +114,28 @@ def test_sketched_inner_products_are_unbiased(store, units) -> None:  # type: ig
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 100_000])
-def test_batches_do_not_matter(units, batch_tokens: int) -> None:  # type: ignore[no-untyped-def]
+def test_batches_do_not_matter(examples, batch_tokens: int) -> None:  # type: ignore[no-untyped-def]
     model = gpt2(0)
-    directions = mean_gradients(model, units, groups(0), device=CPU)
+    directions = mean_gradients(model, examples, groups(0), device=CPU)
     one, other = (
-        direct_scores(model, units, directions, device=CPU, batch_tokens=size)
+        direct_scores(model, examples, directions, device=CPU, batch_tokens=size)
         for size in (200, batch_tokens)
     )
     assert relative(other, one) < 1e-5
     sketch = Sketch(model, Projection(8, 64), CPU)
     some = np.array([3, 30, 11])
-    alone = example_features(model, units, some, sketch, batch_tokens=batch_tokens)
-    among = example_features(model, units, np.arange(N), sketch)
+    alone = example_features(model, examples, some, sketch, batch_tokens=batch_tokens)
+    among = example_features(model, examples, np.arange(N), sketch)
     assert relative(alone.numpy(), among[some].numpy()) < 1e-5
 
 
 @pytest.mark.parametrize("packing", ["concat", "isolate"])
-def test_packed_rows_are_units_too(store, packing: str) -> None:  # type: ignore[no-untyped-def]
+def test_packed_rows_are_examples_too(store, packing: str) -> None:  # type: ignore[no-untyped-def]
     model = gpt2(1)
     stream = PackedStream(store, np.arange(N), None, LENGTH, packing)  # type: ignore[arg-type]
-    units = RowExamples(stream)
+    examples = RowExamples(stream)
     whole = Sketch(model, Projection(None, None), CPU)
-    found = example_features(model, units, np.arange(units.count), whole, batch_tokens=64)
+    found = example_features(model, examples, np.arange(examples.count), whole, batch_tokens=64)
     expected = []
     model.double()
     for row in range(stream.n_rows):
@@ -167,16 +167,16 @@ def test_scores_of_rows_go_to_documents_by_tokens(store) -> None:  # type: ignor
     np.testing.assert_allclose(document_scores(stream, rows, N), expected)
 
 
-def test_a_step_on_the_best_document_lowers_the_query_loss_as_forecast(store, units) -> None:  # type: ignore[no-untyped-def]
+def test_a_step_on_the_best_document_lowers_the_query_loss_as_forecast(store, examples) -> None:  # type: ignore[no-untyped-def]
     """The sign: positive influence, lower loss; to first order by eta times the score."""
     model = gpt2(0).double()
     queries = np.zeros((1, N))
     queries[0, [3, 11]] = 0.5
-    directions = mean_gradients(model, units, queries, device=CPU)
-    scores = direct_scores(model, units, directions, device=CPU)[:, 0]
+    directions = mean_gradients(model, examples, queries, device=CPU)
+    scores = direct_scores(model, examples, directions, device=CPU)[:, 0]
     one = np.zeros((1, N))
     one[0, scores.argmax()] = 1
-    (step,) = mean_gradients(model, units, one, device=CPU)
+    (step,) = mean_gradients(model, examples, one, device=CPU)
     before = _loss(model, store, [3, 11])
     eta = 1e-6
     with torch.no_grad():

@@ -48,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 
 @pytest.fixture(scope="module")
-def units(store: TokenStore) -> DocumentExamples:
+def examples(store: TokenStore) -> DocumentExamples:
     return DocumentExamples(store, np.arange(N), LENGTH)
 
 
@@ -74,20 +74,20 @@ def worst(found: np.ndarray, expected: np.ndarray) -> float:  # type: ignore[typ
     return float(np.abs(found / expected - 1).max())
 
 
-def test_direct_scores(model, units, exact) -> None:  # type: ignore[no-untyped-def]
-    directions = mean_gradients(model, units, GROUPS, device=CPU)
-    found = direct_scores(model, units, directions, device=CPU)
+def test_direct_scores(model, examples, exact) -> None:  # type: ignore[no-untyped-def]
+    directions = mean_gradients(model, examples, GROUPS, device=CPU)
+    found = direct_scores(model, examples, directions, device=CPU)
     assert worst(found, exact @ GROUPS.T) < 1e-5
 
 
-def test_unprojected_gradients(model, units, exact) -> None:  # type: ignore[no-untyped-def]
+def test_unprojected_gradients(model, examples, exact) -> None:  # type: ignore[no-untyped-def]
     whole = Sketch(model, Projection(None, None), CPU)
-    rows = example_features(model, units, np.arange(N), whole)
+    rows = example_features(model, examples, np.arange(N), whole)
     assert worst(inner_products(rows, rows), exact) < 1e-5
 
 
-def test_norms(model, units, exact) -> None:  # type: ignore[no-untyped-def]
-    directions = mean_gradients(model, units, GROUPS, device=CPU)
-    scores, squares = full_scores(model, units, directions, device=CPU)
+def test_norms(model, examples, exact) -> None:  # type: ignore[no-untyped-def]
+    directions = mean_gradients(model, examples, GROUPS, device=CPU)
+    scores, squares = full_scores(model, examples, directions, device=CPU)
     assert worst(scores, exact @ GROUPS.T) < 1e-5
     assert worst(squares, np.diag(exact)) < 1e-5

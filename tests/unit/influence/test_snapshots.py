@@ -49,10 +49,14 @@ def plain_run(folder: Path) -> dict[int, dict[str, dict[str, torch.Tensor]]]:
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay},
-         {"params": others, "weight_decay": 0.0}],
-        lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps,
-    )  # fmt: skip
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+    )
     states, seen = {}, 0
     for step in range(STEPS):
         batch = stream.rows(step * 8, min(step * 8 + 8, stream.n_rows))
@@ -206,12 +210,14 @@ def test_fragments_of_several_ranks_are_put_together(whole: Path, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("drop", r"hold the first 0 of 9600 elements of transformer\.wte\.weight and no more"),
-     ("shorten", r"hold the first 9599 of 9600 elements of transformer\.wte\.weight"),
-     ("overlap", r"moments-00000\.safetensors holds the elements 10 to 20 of transformer\.wte"),
-     ("delete", r"moments-00000\.safetensors cannot be read"),
-     ("cut", r"moments-00000\.safetensors cannot be read")],
-)  # fmt: skip
+    [
+        ("drop", r"hold the first 0 of 9600 elements of transformer\.wte\.weight and no more"),
+        ("shorten", r"hold the first 9599 of 9600 elements of transformer\.wte\.weight"),
+        ("overlap", r"moments-00000\.safetensors holds the elements 10 to 20 of transformer\.wte"),
+        ("delete", r"moments-00000\.safetensors cannot be read"),
+        ("cut", r"moments-00000\.safetensors cannot be read"),
+    ],
+)
 def test_broken_fragments_name_file_and_parameter(
     whole: Path, tmp_path: Path, change: str, message: str
 ) -> None:

@@ -39,13 +39,28 @@ def test_every_experiment_from_the_command_line(tmp_path: Path, texts: Path, hpc
     language = tmp_path / "latin.txt"
     language.write_text("gallia est omnis divisa in partes tres " * 300)
 
-    shown = invoke("noise", run, "--out", out, "--documents", 16, "--proxy-tokens", "2k",
-                   "--other-language", language, *SMALL)  # fmt: skip
+    shown = invoke(
+        "noise",
+        run,
+        "--out",
+        out,
+        "--documents",
+        16,
+        "--proxy-tokens",
+        "2k",
+        "--other-language",
+        language,
+        *SMALL,
+    )
     assert "its eval set stands in for it" in shown
     found = rows(out / "noise-auc.csv")
     assert [row["noise"] for row in found] == [
-        "shuffled-words", "shuffled-letters", "repeated", "language-latin", "mean of kinds"
-    ]  # fmt: skip
+        "shuffled-words",
+        "shuffled-letters",
+        "repeated",
+        "language-latin",
+        "mean of kinds",
+    ]
     assert all(0 <= float(row["adam@256"]) <= 1 for row in found)
 
     invoke("domains", run, "--out", out, "--documents", 30, "--proxy-tokens", "2k", *SMALL)
@@ -57,9 +72,29 @@ def test_every_experiment_from_the_command_line(tmp_path: Path, texts: Path, hpc
     invoke("lds", run, "--out", out, "--candidates", 12, "--subsets", 5, "--epochs", 1, *SMALL)
     assert [row["variant"] for row in rows(out / "lds-lds.csv")] == ["cosine", "adam@256", "bm25"]
 
-    shown = invoke("counterfactual", run, "--out", out, "--candidates", 40, "--budget", "600",
-                   "--proxy-tokens", "2k", "--seeds", 2, "--domain", "sea", "--lr", "2e-3",
-                   "--global-batch", "128", *SMALL, "--queries", 6)  # fmt: skip
+    shown = invoke(
+        "counterfactual",
+        run,
+        "--out",
+        out,
+        "--candidates",
+        40,
+        "--budget",
+        "600",
+        "--proxy-tokens",
+        "2k",
+        "--seeds",
+        2,
+        "--domain",
+        "sea",
+        "--lr",
+        "2e-3",
+        "--global-batch",
+        "128",
+        *SMALL,
+        "--queries",
+        6,
+    )
     assert "cosine bottom" in shown
     settings = json.loads((out / "counterfactual-settings.json").read_text())
     assert settings["train"]["lr"] == 2e-3

@@ -128,8 +128,10 @@ def test_losses_of_units_are_those_of_one_document_after_the_other(setting: Sett
     model, device = setting.load(), Ranks().device
     chosen = setting.take(setting.queries, 9, 0)
     together = unit_losses(model, setting.units(setting.queries, chosen), device)
-    alone = [unit_losses(model, setting.units(setting.queries, chosen[i : i + 1]), device)[0]
-             for i in range(9)]  # fmt: skip
+    alone = [
+        unit_losses(model, setting.units(setting.queries, chosen[i : i + 1]), device)[0]
+        for i in range(9)
+    ]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
 
 
@@ -144,11 +146,13 @@ def test_noise_ranks_low_and_does_harm(setting: Setting, tmp_path: Path) -> None
     assert result.kinds == ["shuffled-words", "shuffled-letters", "repeated", "language-x"]
     for kind in result.kinds:
         area = result.auc("adam-cosine", kind)
-        brute = np.mean([
-            clean > noisy
-            for clean in result.scores["adam-cosine"][CLEAN]
-            for noisy in result.scores["adam-cosine"][kind]
-        ])  # fmt: skip
+        brute = np.mean(
+            [
+                clean > noisy
+                for clean in result.scores["adam-cosine"][CLEAN]
+                for noisy in result.scores["adam-cosine"][kind]
+            ]
+        )
         assert area.value == pytest.approx(brute)
         assert area.low > 0.5, kind
         assert result.harm(kind).low > 0, kind
@@ -203,9 +207,12 @@ def test_lds_of_retrained_models(setting: Setting, tmp_path: Path) -> None:
     options = LdsOptions(candidates=24, queries=16, subsets=16, epochs=2, checkpoints=2)
     calls: list[tuple[int, int]] = []
     result = lds(
-        setting, options, [Variant.parse("dot"), Variant.parse("cosine")], tmp_path,
+        setting,
+        options,
+        [Variant.parse("dot"), Variant.parse("cosine")],
+        tmp_path,
         trained=lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
+    )
     assert calls[-1] == (16, 16)
     assert result.losses.shape == (16, 16)
     assert result.losses.std(0).min() > 0

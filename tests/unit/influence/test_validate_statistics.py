@@ -104,8 +104,13 @@ def test_tables_as_text_csv_and_markdown() -> None:
     ]
     table = pivot("AUC", "noise", cells)
     rows = list(csv.DictReader(io.StringIO(table.csv())))
-    assert rows[0] == {"noise": "words", "dot": "0.5", "dot_low": "0.4", "dot_high": "0.61",
-                       "adam": "1.0"}  # fmt: skip
+    assert rows[0] == {
+        "noise": "words",
+        "dot": "0.5",
+        "dot_low": "0.4",
+        "dot_high": "0.61",
+        "adam": "1.0",
+    }
     assert rows[1]["adam"] == ""
     assert table.text().splitlines()[2] == "words    0.500 [0.400, 0.610]  1.000"
     assert table.markdown().splitlines()[1] == "| --- | --- | --- |"
@@ -114,8 +119,10 @@ def test_tables_as_text_csv_and_markdown() -> None:
 
 def catalogue(path: Path, messages: list[str]) -> None:
     """A ``.mo`` file as msgfmt lays it out."""
-    pairs = [("", "Content-Type: text/plain; charset=UTF-8\n"), *((f"m{i:05}", m) for i, m in
-             enumerate(messages))]  # fmt: skip
+    pairs = [
+        ("", "Content-Type: text/plain; charset=UTF-8\n"),
+        *((f"m{i:05}", m) for i, m in enumerate(messages)),
+    ]
     blob, tables = b"", ([], [])  # type: ignore[var-annotated]
     start = 28 + 16 * len(pairs)
     for side in (0, 1):

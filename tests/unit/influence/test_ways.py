@@ -52,7 +52,7 @@ class World:
     gradients: list[tuple[np.ndarray, np.ndarray]]  # type: ignore[type-arg]
     preconditioned: list[tuple[np.ndarray, np.ndarray]]  # type: ignore[type-arg]
 
-    def units(self, role: str) -> Examples:
+    def examples(self, role: str) -> Examples:
         store = self.pool if role == "pool" else self.query
         return all_examples(store, "document", LENGTH, "concat")
 
@@ -101,35 +101,63 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def dump(
-    world: World, checkpoint: int, role: str, out: Path, adam: bool = False,
-    projection: Projection = WHOLE, bounds: tuple[int, int] | None = None, world_size: int = 1,
-    dtype: str = "fp32", batch_tokens: int = 200,
+    world: World,
+    checkpoint: int,
+    role: str,
+    out: Path,
+    adam: bool = False,
+    projection: Projection = WHOLE,
+    bounds: tuple[int, int] | None = None,
+    world_size: int = 1,
+    dtype: str = "fp32",
+    batch_tokens: int = 200,
     progress: Callable[[int, int], None] | None = None,
-) -> GradientShard:  # fmt: skip
-    model, units = world.models[checkpoint], world.units(role)
+) -> GradientShard:
+    model, examples = world.models[checkpoint], world.examples(role)
     for rank in range(world_size):
         dump_examples(
-            model, units, bounds or (0, units.count), Sketch(model, projection, CPU), out,
-            DumpOptions(dtype, key="key", batch_tokens=batch_tokens), progress=progress,
-            ranks=Alone(rank, rank, world_size), scale=world.scales[checkpoint] if adam else None,
-        )  # fmt: skip
+            model,
+            examples,
+            bounds or (0, examples.count),
+            Sketch(model, projection, CPU),
+            out,
+            DumpOptions(dtype, key="key", batch_tokens=batch_tokens),
+            progress=progress,
+            ranks=Alone(rank, rank, world_size),
+            scale=world.scales[checkpoint] if adam else None,
+        )
     return GradientShard(out)
 
 
 def by_dump(
-    world: World, out: Path, kind: str, adam: bool = False, cosine: bool = False,
-    shards: int = 1, query_shards: int = 1, **how: object,
-) -> Merged:  # fmt: skip
+    world: World,
+    out: Path,
+    kind: str,
+    adam: bool = False,
+    cosine: bool = False,
+    shards: int = 1,
+    query_shards: int = 1,
+    **how: object,
+) -> Merged:
     domains, names = world.query.domains, world.query.domain_names
     groups = group_queries(kind, domains, names)  # type: ignore[arg-type]
     blocks: list[list[list[Path]]] = []
     for c in range(len(ETAS)):
         queries = [
-            (dump(world, c, "query", out / f"q{c}-{k}", adam,
-                  bounds=shard_range(k, query_shards, world.query.n_documents), **how),  # type: ignore[arg-type]
-             shard_range(k, query_shards, world.query.n_documents))
+            (
+                dump(
+                    world,
+                    c,
+                    "query",
+                    out / f"q{c}-{k}",
+                    adam,
+                    bounds=shard_range(k, query_shards, world.query.n_documents),
+                    **how,
+                ),  # type: ignore[arg-type]
+                shard_range(k, query_shards, world.query.n_documents),
+            )
             for k in range(query_shards)
-        ]  # fmt: skip
+        ]
         blocks.append([])
         for s in range(shards):
             bounds = shard_range(s, shards, world.pool.n_documents)
@@ -139,9 +167,12 @@ def by_dump(
                 folder = out / f"b{c}-{s}-{k}"
                 none = kind == "self"
                 score_block(
-                    pool, None if none else query, groups if none else groups.part(*part), cosine,
+                    pool,
+                    None if none else query,
+                    groups if none else groups.part(*part),
+                    cosine,
                     folder,
-                )  # fmt: skip
+                )
                 row.append(folder)
             blocks[-1].append(row)
     return merge_blocks(blocks, ETAS, kind, world.pool.n_documents)  # type: ignore[arg-type]
@@ -173,7 +204,11 @@ def test_direct_scores_are_exact(
     if kind == "self" and cosine:
         return
     groups = group_queries(kind, world.query.domains, world.query.domain_names)  # type: ignore[arg-type]
-    pool, query, options = world.units("pool"), world.units("query"), DumpOptions(batch_tokens=200)
+    pool, query, options = (
+        world.examples("pool"),
+        world.examples("query"),
+        DumpOptions(batch_tokens=200),
+    )
     blocks = []
     for c, model in enumerate(world.models):
         scale = world.scales[c] if adam else None
@@ -183,9 +218,14 @@ def test_direct_scores_are_exact(
             out = tmp_path / f"{c}-{shard}"
             for rank in range(2):
                 direct_block(
-                    model, pool, shard_range(shard, 2, pool.count), along, out, options,
+                    model,
+                    pool,
+                    shard_range(shard, 2, pool.count),
+                    along,
+                    out,
+                    options,
                     ranks=Alone(rank, rank, 2),
-                )  # fmt: skip
+                )
             blocks[-1].append([out])
     merged = merge_blocks(blocks, ETAS, kind, pool.count)  # type: ignore[arg-type]
     assert relative(merged.total, world.expected(kind, adam, cosine)) < 1e-5
@@ -195,7 +235,7 @@ def test_every_query_by_itself_is_refused_without_a_store(world: World) -> None:
     groups = group_queries("max", world.query.domains, world.query.domain_names)
     with pytest.raises(ConfigError, match="write `way: dump`"):
         query_directions(
-            world.models[0], world.units("query"), groups, False, None, DumpOptions(), CPU
+            world.models[0], world.examples("query"), groups, False, None, DumpOptions(), CPU
         )
 
 
@@ -205,15 +245,21 @@ SMALL = Projection(rank=8, dimension=256)
 def test_ranks_shards_and_batches_do_not_matter(world: World, tmp_path: Path) -> None:
     one = by_dump(world, tmp_path / "one", "mean", cosine=True, projection=SMALL)
     for number, how in enumerate(
-        [{"world_size": 3}, {"shards": 4, "query_shards": 3}, {"batch_tokens": 20},
-         {"world_size": 2, "shards": 3, "batch_tokens": 5000}]
-    ):  # fmt: skip
+        [
+            {"world_size": 3},
+            {"shards": 4, "query_shards": 3},
+            {"batch_tokens": 20},
+            {"world_size": 2, "shards": 3, "batch_tokens": 5000},
+        ]
+    ):
         other = by_dump(world, tmp_path / str(number), "mean", cosine=True, projection=SMALL, **how)  # type: ignore[arg-type]
         assert relative(other.total, one.total) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["mean", "max"])
-def test_more_shards_than_units_leave_some_empty(world: World, tmp_path: Path, kind: str) -> None:
+def test_more_shards_than_examples_leave_some_empty(
+    world: World, tmp_path: Path, kind: str
+) -> None:
     merged = by_dump(world, tmp_path, kind, shards=32, query_shards=13)
     assert relative(merged.total, world.expected(kind, False, False)) < 1e-5
 
@@ -224,9 +270,14 @@ def test_packing_neighbours_do_not_matter(world: World, tmp_path: Path) -> None:
     rows = torch.cat([rows for _, rows in among.blocks(7)])
     for document in (0, 13, 29):
         alone = dump(
-            world, 0, "pool", tmp_path / str(document), projection=SMALL, dtype="fp16",
+            world,
+            0,
+            "pool",
+            tmp_path / str(document),
+            projection=SMALL,
+            dtype="fp16",
             bounds=(document, document + 1),
-        )  # fmt: skip
+        )
         assert relative(next(alone.blocks(1))[1].numpy(), rows[[document]].numpy()) < 1e-3
         assert alone.norms[0] == pytest.approx(among.norms[document], rel=1e-5)
 
@@ -300,7 +351,7 @@ def test_damaged_rows_are_not_gone_on_with(world: World, tmp_path: Path, damage:
         path.write_bytes(content)
     again = dump(world, 0, "pool", tmp_path / "x", projection=SMALL)
     assert torch.equal(torch.cat([rows for _, rows in again.blocks(50)]), expected)
-    np.testing.assert_array_equal(again.units, np.arange(30))
+    np.testing.assert_array_equal(again.examples, np.arange(30))
 
 
 def test_rows_of_another_key_or_rank_count_are_not_gone_on_with(
@@ -318,9 +369,9 @@ def test_a_missing_or_damaged_block_is_an_error_and_never_a_zero(
 ) -> None:
     by_dump(world, tmp_path, "mean", shards=2, projection=SMALL)
     blocks = [[[tmp_path / f"b{c}-{s}-0"] for s in range(2)] for c in range(3)]
-    with pytest.raises(DataError, match="cover 15 of 30 units"):
+    with pytest.raises(DataError, match="cover 15 of 30 examples"):
         merge_blocks([of[:1] for of in blocks], ETAS, "mean", 30)
-    with pytest.raises(DataError, match="holds 15 units that are not the 15 from 0 on"):
+    with pytest.raises(DataError, match="holds 15 examples that are not the 15 from 0 on"):
         merge_blocks([of[::-1] for of in blocks], ETAS, "mean", 30)
     broken = np.load(blocks[1][1][0] / "scores-00000.npy", mmap_mode="r+")
     broken[3] = np.nan
@@ -388,26 +439,31 @@ def test_query_weights_weigh_domains(world: World) -> None:
 
 
 @pytest.mark.parametrize("packing", ["concat", "isolate"])
-def test_sequences_are_units_and_go_back_to_documents(
+def test_sequences_are_examples_and_go_back_to_documents(
     world: World, tmp_path: Path, packing: str
 ) -> None:
     model = world.models[0]
-    units = all_examples(world.pool, "sequence", LENGTH, packing, seed=4)  # type: ignore[arg-type]
+    examples = all_examples(world.pool, "sequence", LENGTH, packing, seed=4)  # type: ignore[arg-type]
     out = tmp_path / "rows"
     dump_examples(
-        model, units, (0, units.count), Sketch(model, WHOLE, CPU), out, DumpOptions("fp32"),
+        model,
+        examples,
+        (0, examples.count),
+        Sketch(model, WHOLE, CPU),
+        out,
+        DumpOptions("fp32"),
         ranks=Ranks(),
-    )  # fmt: skip
+    )
     shard = GradientShard(out)
     score_block(shard, None, group_queries("self", np.zeros(0, int), ()), False, tmp_path / "b")
-    merged = merge_blocks([[[tmp_path / "b"]]], [1.0], "self", units.count)
-    scores = documents_of_rows(merged, units, world.pool.n_documents)
+    merged = merge_blocks([[[tmp_path / "b"]]], [1.0], "self", examples.count)
+    scores = documents_of_rows(merged, examples, world.pool.n_documents)
     assert scores.total.shape == (30,)
     weight = np.asarray(world.pool.lengths) / world.pool.n_tokens
-    rows = np.asarray(units.tokens) / world.pool.n_tokens
+    rows = np.asarray(examples.tokens) / world.pool.n_tokens
     assert (scores.total * weight).sum() == pytest.approx((merged.total * rows).sum())
-    domains = row_domains(units, world.pool.domains)  # type: ignore[arg-type]
-    assert domains.shape == (units.count,)
+    domains = row_domains(examples, world.pool.domains)  # type: ignore[arg-type]
+    assert domains.shape == (examples.count,)
 
 
 def test_the_table_says_what_is_what(world: World, tmp_path: Path) -> None:
@@ -416,8 +472,16 @@ def test_the_table_says_what_is_what(world: World, tmp_path: Path) -> None:
     write_parquet(tmp_path / "scores.parquet", table)
     again = read_table(tmp_path / "scores.parquet")
     assert again.column_names == [
-        "id", "text_hash", "domain", "tokens", "score", "step-1", "step-2", "step-3", "query"
-    ]  # fmt: skip
+        "id",
+        "text_hash",
+        "domain",
+        "tokens",
+        "score",
+        "step-1",
+        "step-2",
+        "step-3",
+        "query",
+    ]
     row = again.slice(3, 1).to_pylist()[0]
     assert row["text_hash"] == f"{row['id']:016x}"
     assert row["step-1"] + row["step-2"] + row["step-3"] == pytest.approx(row["score"])

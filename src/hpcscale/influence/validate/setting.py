@@ -153,7 +153,7 @@ def unit_losses(model: nn.Module, units: DocumentExamples, device: torch.device)
     for batch in units.batches(np.arange(units.count), BATCH_TOKENS):
         inputs, targets = (torch.from_numpy(a).to(device) for a in (batch.inputs, batch.targets))
         nll = token_nll(model, inputs, targets).double().cpu().numpy()
-        np.add.at(losses, batch.unit, (nll * batch.share).sum(1))
+        np.add.at(losses, batch.example, (nll * batch.share).sum(1))
     return losses
 
 
