@@ -63,8 +63,10 @@ def test_a_branching_warm_up_is_in_tokens() -> None:
 
 
 def curve(lines: list[dict[str, Any]]) -> list[tuple[float, ...]]:
-    return [(line["step"], line["tokens"], line["loss"], line["lr"], line["grad_norm"])
-            for line in lines]  # fmt: skip
+    return [
+        (line["step"], line["tokens"], line["loss"], line["lr"], line["grad_norm"])
+        for line in lines
+    ]
 
 
 def last_tag(out: Path) -> Path:
@@ -120,9 +122,12 @@ def test_a_branch_and_a_segment_that_were_stopped_go_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "engine"),
-    [(1, {"engine": "deepspeed", "zero": 1}), (2, {"engine": "deepspeed", "zero": 1}),
-     (2, {"engine": "torch"})],
-)  # fmt: skip
+    [
+        (1, {"engine": "deepspeed", "zero": 1}),
+        (2, {"engine": "deepspeed", "zero": 1}),
+        (2, {"engine": "torch"}),
+    ],
+)
 def test_on_other_engines_and_ranks(tmp_path: Path, world: int, engine: dict[str, Any]) -> None:
     make_store(tmp_path / "store", documents=300)
     given = {"tokens": 1700, **WSD, **engine}
@@ -132,6 +137,7 @@ def test_on_other_engines_and_ranks(tmp_path: Path, world: int, engine: dict[str
     run_ranks(tmp_path / "second", world, **given, steps=10, trunk=first)
     branch = run_ranks(tmp_path / "branch", world, **given, trunk=last_tag(tmp_path / "second"))
     assert curve(branch["lines"]) == curve(alone["lines"])[10:]
-    weights = [(tmp_path / run / "model" / "model.safetensors").read_bytes()
-               for run in ("alone", "branch")]  # fmt: skip
+    weights = [
+        (tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("alone", "branch")
+    ]
     assert weights[0] == weights[1]

@@ -74,8 +74,9 @@ def test_a_skipped_batch_is_written_down(tmp_path: Path, poison: None) -> None:
     train_here(tmp_path / "run", skip=2, **SETTINGS)
     lines = told(tmp_path / "run")
     assert [(x["step"], x["rows"], x["action"]) for x in lines] == [
-        (4, [24, 32], "skip"), (5, [32, 40], "skip")
-    ]  # fmt: skip
+        (4, [24, 32], "skip"),
+        (5, [32, 40], "skip"),
+    ]
     _, stream, _ = prepare(tmp_path / "run", settings_of(**SETTINGS))
     # The test's store names its documents 1000, 1001, ... and the stream takes them in order.
     owners = sorted({int(i) for i in stream.rows(27, 28).segments.ravel()})

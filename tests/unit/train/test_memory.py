@@ -30,9 +30,14 @@ STATES = ModelSize(layers=0, width=1, vocabulary=1, parameters=1e9)
 def states(stage: int, world: int, precision: str = "bf16", **given: Any) -> tuple[int, ...]:
     config = TrainConfig(micro_batch=1, **given)
     found = forecast_memory(
-        STATES, config, engine="deepspeed", stage=stage, precision=precision,
-        world_size=world, sequence_length=1,
-    )  # fmt: skip
+        STATES,
+        config,
+        engine="deepspeed",
+        stage=stage,
+        precision=precision,
+        world_size=world,
+        sequence_length=1,
+    )
     return found.weights, found.gradients, found.optimizer, found.host
 
 
@@ -65,8 +70,9 @@ def kept_for_backward(model: torch.nn.Module, rows: int, length: int) -> int:
     return sum(found.values())
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32),
-                                                  ("bf16", torch.bfloat16)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
 def test_a_block_keeps_what_the_formula_counts(precision: str, dtype: torch.dtype) -> None:
     rows, length, width, vocabulary = 4, 64, 96, 300
     kept, told = [], []
@@ -89,8 +95,9 @@ def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block() -> None:
 
 def test_auto_takes_the_lowest_stage_that_fits() -> None:
     size, config = ModelSize(48, 1600, 50_257, 1.56e9), TrainConfig(zero="auto", micro_batch=1)
-    stages = forecast_stages(size, config, engine="deepspeed", precision="bf16", world_size=8,
-                             sequence_length=256)  # fmt: skip
+    stages = forecast_stages(
+        size, config, engine="deepspeed", precision="bf16", world_size=8, sequence_length=256
+    )
     assert list(stages) == [1, 2, 3]
     totals = [found.total for found in stages.values()]
     assert lowest_fitting(stages, 10**12) == 1
@@ -109,8 +116,13 @@ def measured(**settings: Any) -> tuple[float, float]:
     words = [f"{key}={value}" for key, value in settings.items()]
     # Freed blocks go back to the system, so that the process is as large as what is in use.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(HERE / "growth.py"), *words], env=environment,
-                          capture_output=True, text=True, timeout=240)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(HERE / "growth.py"), *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     grown, told = done.stdout.split()[-2:]
     return float(grown), float(told)

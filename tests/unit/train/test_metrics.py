@@ -24,14 +24,23 @@ SETTINGS: dict[str, Any] = {"micro_batch": 4, "tokens": 1500}
 
 @pytest.mark.parametrize(
     ("name", "precision", "peak"),
-    [("NVIDIA A100-SXM4-80GB", "bf16", 312e12), ("NVIDIA A100 80GB PCIe", "fp32", 19.5e12),
-     ("NVIDIA H100 80GB HBM3", "bf16", 989.4e12), ("NVIDIA H100 PCIe", "bf16", 756e12),
-     ("NVIDIA H200", "fp16", 989.4e12), ("NVIDIA B200", "bf16", 2250e12),
-     ("NVIDIA L40S", "bf16", 362.05e12), ("Tesla V100-SXM2-32GB", "fp16", 125e12),
-     ("NVIDIA GeForce RTX 4090", "bf16", 165.2e12), ("Tesla V100-SXM2-32GB", "bf16", None),
-     ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16", None), ("x86_64", "fp32", None),
-     ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16", None), ("NVIDIA X1000", "bf16", None)],
-)  # fmt: skip
+    [
+        ("NVIDIA A100-SXM4-80GB", "bf16", 312e12),
+        ("NVIDIA A100 80GB PCIe", "fp32", 19.5e12),
+        ("NVIDIA H100 80GB HBM3", "bf16", 989.4e12),
+        ("NVIDIA H100 PCIe", "bf16", 756e12),
+        ("NVIDIA H200", "fp16", 989.4e12),
+        ("NVIDIA B200", "bf16", 2250e12),
+        ("NVIDIA L40S", "bf16", 362.05e12),
+        ("Tesla V100-SXM2-32GB", "fp16", 125e12),
+        ("NVIDIA GeForce RTX 4090", "bf16", 165.2e12),
+        ("Tesla V100-SXM2-32GB", "bf16", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16", None),
+        ("x86_64", "fp32", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16", None),
+        ("NVIDIA X1000", "bf16", None),
+    ],
+)
 def test_an_unknown_gpu_has_no_peak(name: str, precision: str, peak: float | None) -> None:
     assert peak_flops(name, precision) == peak
 

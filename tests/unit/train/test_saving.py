@@ -26,11 +26,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("checkpoint", "saved_at"),
-    [({"every_steps": 3}, [3, 6, 9]), ({"every_tokens": 250}, [3, 5, 8]),
-     ({"every_tokens": 100}, list(range(1, 10))), ({"every_tokens": 50}, list(range(1, 10))),
-     ({"every_steps": 4, "every_tokens": "1k"}, [4, 8]), ({}, []),
-     ({"keep_every_steps": 4}, [4, 8]), ({"keep_at_tokens": [250, "0.7k"]}, [3, 7])],
-)  # fmt: skip
+    [
+        ({"every_steps": 3}, [3, 6, 9]),
+        ({"every_tokens": 250}, [3, 5, 8]),
+        ({"every_tokens": 100}, list(range(1, 10))),
+        ({"every_tokens": 50}, list(range(1, 10))),
+        ({"every_steps": 4, "every_tokens": "1k"}, [4, 8]),
+        ({}, []),
+        ({"keep_every_steps": 4}, [4, 8]),
+        ({"keep_at_tokens": [250, "0.7k"]}, [3, 7]),
+    ],
+)
 def test_state_is_saved_by_steps_or_tokens(checkpoint: dict[str, Any], saved_at: list[int]) -> None:
     """Of 9 steps of 100 tokens: after each that completes a multiple."""
     config = CheckpointConfig(**checkpoint)

@@ -21,10 +21,13 @@ from training import HERE, make_store, read, run_ranks
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((1000, 128, 1, 1), "write 896 or 1024"),
-     ((1024, 128, 3, 1), r"ranks may number \[1, 2, 4, 8\]"),
-     ((1024, 128, 2, 3), r"write one of \[1, 2, 4\]"), ((64, 128, 1, 1), "write 128 or 256")],
-)  # fmt: skip
+    [
+        ((1000, 128, 1, 1), "write 896 or 1024"),
+        ((1024, 128, 3, 1), r"ranks may number \[1, 2, 4, 8\]"),
+        ((1024, 128, 2, 3), r"write one of \[1, 2, 4\]"),
+        ((64, 128, 1, 1), "write 128 or 256"),
+    ],
+)
 def test_batches_that_do_not_divide_name_the_values_that_do(
     arguments: tuple[int, int, int, int], message: str
 ) -> None:
@@ -98,9 +101,11 @@ def test_a_run_killed_twice_goes_on_bit_for_bit(folder: Path, whole: dict[str, A
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     for kill_at in (5, 20):
         process = subprocess.Popen(
-            [sys.executable, "-m", "training", str(out), *words], env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [sys.executable, "-m", "training", str(out), *words],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         while len(read(out)["lines"]) < kill_at and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)

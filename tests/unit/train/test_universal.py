@@ -41,9 +41,11 @@ def invoke(*words: Any) -> str:
 
 def test_files_are_what_the_safetensors_package_reads(tmp_path: Path) -> None:
     tensors = {
-        "a/b@0": torch.randn(5), "empty": torch.empty(0),
-        "rng": torch.arange(7, dtype=torch.uint8), "big": torch.randn(3, 1 << 21),
-    }  # fmt: skip
+        "a/b@0": torch.randn(5),
+        "empty": torch.empty(0),
+        "rng": torch.arange(7, dtype=torch.uint8),
+        "big": torch.randn(3, 1 << 21),
+    }
     digest = write_tensors(tmp_path / "file", tensors)
     read = load_file(tmp_path / "file")
     assert read.keys() == tensors.keys()

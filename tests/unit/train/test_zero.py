@@ -45,11 +45,19 @@ def test_every_choice_is_the_dict_that_was_agreed_on() -> None:
 
 #: Of features that are never on, and old names of values that are written.
 LEFT_OUT = {
-    "zenflow", "leaf_module", "log_trace_cache_warnings", "enable_sanity_checks",
-    "override_module_apply", "pipeline_loading_checkpoint", "parameter_alignment",
-    "save_muon_momentum_buffer_in_memory", "cpu_offload", "cpu_offload_param",
-    "cpu_offload_use_pin_memory", "stage3_gather_fp16_weights_on_model_save",
-}  # fmt: skip
+    "zenflow",
+    "leaf_module",
+    "log_trace_cache_warnings",
+    "enable_sanity_checks",
+    "override_module_apply",
+    "pipeline_loading_checkpoint",
+    "parameter_alignment",
+    "save_muon_momentum_buffer_in_memory",
+    "cpu_offload",
+    "cpu_offload_param",
+    "cpu_offload_use_pin_memory",
+    "stage3_gather_fp16_weights_on_model_save",
+}
 
 
 def test_no_value_of_a_section_in_use_is_left_to_deepspeed() -> None:
