@@ -24,8 +24,10 @@ BRANCH = (*COMMON, "--set", "train.schedule=wsd-branch")
 def sweep(file: Path, *words: str) -> Path:
     done = subprocess.run(
         command("sweep", file, "--executor", "local", *words),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return file.parent / "runs" / "tiny"
 
@@ -94,9 +96,15 @@ def test_branches_of_the_quickstart_model_end_near_cosine_runs(
     """Within 0.1 nats, both lower with the budget; benchmarks/branches.py shows what differs."""
     found = {}
     for schedule in ("cosine", "wsd-branch"):
-        words = ("budgets=[16k, 32k, 64k]", "seeds=[0]", "selection=[random]", f"root={tmp_path}",
-                 "model.pretrain.schedule=cosine", "train.warmup=4k",
-                 f"train.schedule={schedule}")  # fmt: skip
+        words = (
+            "budgets=[16k, 32k, 64k]",
+            "seeds=[0]",
+            "selection=[random]",
+            f"root={tmp_path}",
+            "model.pretrain.schedule=cosine",
+            "train.warmup=4k",
+            f"train.schedule={schedule}",
+        )
         file = repository / "sweeps" / "quickstart.yaml"
         sweep(file, *(part for word in words for part in ("--set", word)))
         found[schedule] = rows(tmp_path / "quickstart")
@@ -140,15 +148,21 @@ def test_trunk_and_branch_killed_in_mid_step_go_on_bit_for_bit(
     for pattern in ("trunks/random-s0/to-6.4k-*", "cells/random-8k-s0-*"):
         with subprocess.Popen(
             command("sweep", sweep_file, "--executor", "local", *words),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        ) as process:  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
             deadline = time.monotonic() + 240
             while time.monotonic() < deadline and process.poll() is None:
-                begun = [d for d in run.glob(pattern) if list(d.glob("checkpoints/step-*[0-9]"))
-                         and (d / "running.json").exists()]  # fmt: skip
+                begun = [
+                    d
+                    for d in run.glob(pattern)
+                    if list(d.glob("checkpoints/step-*[0-9]")) and (d / "running.json").exists()
+                ]
                 if begun:
-                    os.kill(json.loads((begun[0] / "running.json").read_text())["pid"],
-                            signal.SIGKILL)  # fmt: skip
+                    os.kill(
+                        json.loads((begun[0] / "running.json").read_text())["pid"], signal.SIGKILL
+                    )
                     break
                 time.sleep(0.005)
             output = process.communicate(timeout=300)[0]

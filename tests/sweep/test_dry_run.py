@@ -11,9 +11,13 @@ from support import Run
 
 def test_the_grid_is_planned_without_slurm(repository: Path, hpcscale: Run, tmp_path: Path) -> None:
     done = hpcscale(
-        "sweep", repository / "sweeps" / "grid.yaml", "--dry-run", "--site", "example-apptainer",
+        "sweep",
+        repository / "sweeps" / "grid.yaml",
+        "--dry-run",
+        "--site",
+        "example-apptainer",
         PATH="/usr/bin:/bin",
-    )  # fmt: skip
+    )
     assert "108 cells = 6 methods" in done.stdout
     assert "7.94B tokens to train" in done.stdout
     assert re.search(r"GPU-hours on A100", done.stdout)
@@ -27,9 +31,14 @@ def test_the_grid_is_planned_without_slurm(repository: Path, hpcscale: Run, tmp_
 def test_a_thousand_cells_take_seconds(sweep_file: Path, hpcscale: Run) -> None:
     started = time.perf_counter()
     done = hpcscale(
-        "sweep", sweep_file, "--dry-run", "--set", "budgets={geomspace: [1k, 11k, 50]}",
-        "--set", f"seeds={list(range(10))}",
-    )  # fmt: skip
+        "sweep",
+        sweep_file,
+        "--dry-run",
+        "--set",
+        "budgets={geomspace: [1k, 11k, 50]}",
+        "--set",
+        f"seeds={list(range(10))}",
+    )
     assert "1000 cells" in done.stdout
     assert time.perf_counter() - started < 5
 
@@ -39,8 +48,11 @@ def test_prepare_makes_the_data_and_no_more(sweep_file: Path, hpcscale: Run) -> 
     done = hpcscale("data", "prepare", sweep_file)
     assert "now run `hpcscale sweep" in done.stdout
     assert {p.parent.name.rpartition("-")[0] for p in run.glob("*/*/done.json")} == {
-        "tokenizer", "eval", "base", "pool",
-    }  # fmt: skip
+        "tokenizer",
+        "eval",
+        "base",
+        "pool",
+    }
     assert "all is prepared" in hpcscale("data", "prepare", sweep_file).stdout
     (pool,) = run.glob("data/pool-*")
     assert '"role": "pool"' in hpcscale("data", "inspect", pool, "--verify").stdout

@@ -71,8 +71,15 @@ def test_evaluation_is_over_exactly_the_eval_tokens(undisturbed: Path) -> None:
 
 def test_the_analysis_is_written(undisturbed: Path) -> None:
     folder = undisturbed / "analysis"
-    for name in ("results.csv", "fits.csv", "loss-vs-tokens.png", "loss-vs-tokens.pdf",
-                 "report.html", "tables/differences.tex", "figures/trajectories.svg"):  # fmt: skip
+    for name in (
+        "results.csv",
+        "fits.csv",
+        "loss-vs-tokens.png",
+        "loss-vs-tokens.pdf",
+        "report.html",
+        "tables/differences.tex",
+        "figures/trajectories.svg",
+    ):
         assert (folder / name).stat().st_size > 0
     with open(folder / "fits.csv", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
@@ -153,9 +160,12 @@ def test_ctrl_c_leaves_a_directory_that_the_next_call_continues(
     run = sweep_file.parent / "runs" / "tiny"
     words = ("sweep", sweep_file, "--executor", "local")
     with subprocess.Popen(
-        command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command(*words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
-    ) as process:  # fmt: skip
+    ) as process:
         wait_for(lambda: list(run.glob("cells/*/running.json")))
         os.killpg(process.pid, signal.SIGINT)
         output = process.communicate(timeout=120)[0]
@@ -195,10 +205,19 @@ def test_several_ranks_a_cell_change_rounding_only(
     undisturbed: Path, sweep_file: Path, hpcscale: Run
 ) -> None:
     hpcscale(
-        "sweep", sweep_file, "--executor", "local", "--set", "resources.train.ranks=2",
-        "--set", "train.micro_batch=2", "--set", "budgets=[2k, 4k, 8k]", "--set",
+        "sweep",
+        sweep_file,
+        "--executor",
+        "local",
+        "--set",
+        "resources.train.ranks=2",
+        "--set",
+        "train.micro_batch=2",
+        "--set",
+        "budgets=[2k, 4k, 8k]",
+        "--set",
         "selection=[random]",
-    )  # fmt: skip
+    )
     ours, theirs = losses(sweep_file.parent / "runs" / "tiny"), losses(undisturbed)
     assert len(ours) == 3
     for cell in ours:

@@ -10,15 +10,30 @@ from families import save
 from hpcscale.atomic import read_json
 from support import Run, write_sweep
 
-PROBES = ["weights", "causality", "training passes", "head short cut", "packing isolate",
-          "positions", "vocabulary", "separator", "FLOPs"]  # fmt: skip
+PROBES = [
+    "weights",
+    "causality",
+    "training passes",
+    "head short cut",
+    "packing isolate",
+    "positions",
+    "vocabulary",
+    "separator",
+    "FLOPs",
+]
 
 
 def sweep_of(model: Path, tmp_path: Path, texts: Path, *overrides: str) -> list[object]:
     """A call of `sweep` with two small cells of ``model``."""
     file = write_sweep(tmp_path, texts)
-    given = (f"model={model}", f"tokenizer={model}", "budgets=[2k]", "seeds=[0,1]",
-             "selection=[random]", *overrides)  # fmt: skip
+    given = (
+        f"model={model}",
+        f"tokenizer={model}",
+        "budgets=[2k]",
+        "seeds=[0,1]",
+        "selection=[random]",
+        *overrides,
+    )
     return ["sweep", file, "--executor", "debug", *(w for one in given for w in ("--set", one))]
 
 

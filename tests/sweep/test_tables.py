@@ -103,9 +103,12 @@ def test_overlap_counts_the_documents_and_tokens_that_two_files_share(
         a, b = (
             dict(zip(*(table[name].to_pylist() for name in ("id", "tokens")), strict=True))
             for method in (row.method_a, row.method_b)
-            for table in [pq.read_table(only(
-                run, f"selections/{method}-{row.tokens // 1000}k-s3-*/selection.parquet"))]
-        )  # fmt: skip
+            for table in [
+                pq.read_table(
+                    only(run, f"selections/{method}-{row.tokens // 1000}k-s3-*/selection.parquet")
+                )
+            ]
+        )
         shared = a.keys() & b.keys()
         assert (row.documents_a, row.documents_b) == (len(a), len(b))
         assert row.shared_documents == len(shared)

@@ -136,9 +136,16 @@ def test_another_number_of_shards_leaves_the_scores_valid(
     run: Path, file: Path, hpcscale: Run
 ) -> None:
     done = hpcscale(
-        "sweep", file, "--executor", "local", "--dry-run", "--set", "resources.dump.shards=5",
-        "--set", "influence.keep_gradients=false",
-    )  # fmt: skip
+        "sweep",
+        file,
+        "--executor",
+        "local",
+        "--dry-run",
+        "--set",
+        "resources.dump.shards=5",
+        "--set",
+        "influence.keep_gradients=false",
+    )
     assert "nothing to start" in done.stdout
 
 
@@ -156,8 +163,12 @@ def test_a_dump_killed_in_the_middle_goes_on_where_it_stopped(
     mine, where = copy_of(run, tmp_path)
     for folder in mine.glob("influence/pool-*"):
         shutil.rmtree(folder)
-    for folder in (*mine.glob("scores/*"), *mine.glob("selections/*"), *mine.glob("cells/*"),
-                   *mine.glob("evaluations/*")):  # fmt: skip
+    for folder in (
+        *mine.glob("scores/*"),
+        *mine.glob("selections/*"),
+        *mine.glob("cells/*"),
+        *mine.glob("evaluations/*"),
+    ):
         shutil.rmtree(folder)
     where = (*where, "--set", "influence.batch_tokens=32")  # blocks of few rows
 
@@ -171,8 +182,10 @@ def test_a_dump_killed_in_the_middle_goes_on_where_it_stopped(
 
     with subprocess.Popen(
         command("sweep", file, "--executor", "local", *where),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
         task, rows, pid = wait_for(half_way)
         os.kill(pid, signal.SIGKILL)
         output = process.communicate(timeout=300)[0]
@@ -191,10 +204,21 @@ def test_ranks_and_query_shards_change_rounding_only(
     run: Path, file: Path, hpcscale: Run, tmp_path: Path
 ) -> None:
     hpcscale(
-        "sweep", file, "--executor", "local", "--set", f"root={tmp_path}", "--set",
-        "resources.dump={shards: 2, ranks: 2}", "--set", "influence.query_shards=2", "--set",
-        "resources.proxy.ranks=2", "--set", "train.micro_batch=4",
-    )  # fmt: skip
+        "sweep",
+        file,
+        "--executor",
+        "local",
+        "--set",
+        f"root={tmp_path}",
+        "--set",
+        "resources.dump={shards: 2, ranks: 2}",
+        "--set",
+        "influence.query_shards=2",
+        "--set",
+        "resources.proxy.ranks=2",
+        "--set",
+        "train.micro_batch=4",
+    )
     for name in ("tracin-dump-mean", "tracin-direct-mean"):
         ours, theirs = scores(tmp_path / "influence", name), scores(run, name)
         assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(theirs)
@@ -205,12 +229,20 @@ def test_captured_scores_rank_as_dumped_ones_where_the_run_hardly_moves(
 ) -> None:
     """At a tiny learning rate every step has the base model's gradients, dumped or captured."""
     hpcscale(
-        "sweep", file, "--executor", "local", "--set", f"root={tmp_path}", "--set",
+        "sweep",
+        file,
+        "--executor",
+        "local",
+        "--set",
+        f"root={tmp_path}",
+        "--set",
         "influence.proxy={tokens: 11k, checkpoints: 1, lr: 1e-9, schedule: constant, warmup: 1}",
-        "--set", "influence.projection={dimension: 2048, rank: none}", "--set",
+        "--set",
+        "influence.projection={dimension: 2048, rank: none}",
+        "--set",
         "selection=[{name: a, method: tracin, way: capture, preconditioner: none, "
         "normalise: none}, {name: b, method: tracin, preconditioner: none, normalise: none}]",
-    )  # fmt: skip
+    )
     captured = scores(tmp_path / "influence", "tracin-capture-mean")
     dumped = scores(tmp_path / "influence", "tracin-dump-mean")
     seen = np.isfinite(captured)
@@ -243,9 +275,18 @@ def test_the_stages_by_hand_give_the_sweeps_scores(
             by_hand.score(out, queries, blocks[-1], Aggregation("mean", cosine=False))
     (tokenizer,) = run.glob("data/tokenizer-*")
     hpcscale(
-        "influence", "merge", *blocks, "--out", "scores.parquet", "--json", "scores.json",
-        "--dataset", "dataset", "--tokenizer", tokenizer,
-    )  # fmt: skip
+        "influence",
+        "merge",
+        *blocks,
+        "--out",
+        "scores.parquet",
+        "--json",
+        "scores.json",
+        "--dataset",
+        "dataset",
+        "--tokenizer",
+        tokenizer,
+    )
     ours = pq.read_table(tmp_path / "scores.parquet")["score"].to_numpy()
     theirs = scores(run, "tracin-dump-mean")
     assert np.linalg.norm(ours - theirs) < 1e-5 * np.linalg.norm(theirs)
@@ -294,10 +335,19 @@ def test_inspect_shows_texts_and_draws(run: Path, hpcscale: Run, tmp_path: Path)
         (("--set", "data.query=null"), "add `data.query`"),
         (("--set", "influence.proxy.checkpoints=99"), "write 24 or fewer"),
         (("--set", "influence.projection.dimension=0"), "greater than or equal to 1"),
-        (("--set", "selection=[{name: c, method: tracin, way: capture}]", "--set",
-          "train.zero=3", "--set", "train.engine=deepspeed"), "write train.zero: 0, 1 or 2"),
+        (
+            (
+                "--set",
+                "selection=[{name: c, method: tracin, way: capture}]",
+                "--set",
+                "train.zero=3",
+                "--set",
+                "train.engine=deepspeed",
+            ),
+            "write train.zero: 0, 1 or 2",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_input_is_refused_before_anything_starts(
     file: Path, hpcscale: Run, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
@@ -318,15 +368,29 @@ def test_a_store_that_does_not_fit_is_refused_with_the_dimension_that_would(
         pytest.skip("mounting a small file system needs root")
     try:
         done = hpcscale(
-            "sweep", file, "--executor", "local", "--set", f"root={small}", "--set",
-            "influence.projection={dimension: 65536}", check=2,
-        )  # fmt: skip
+            "sweep",
+            file,
+            "--executor",
+            "local",
+            "--set",
+            f"root={small}",
+            "--set",
+            "influence.projection={dimension: 65536}",
+            check=2,
+        )
         assert "has 972.8 KiB to give" in done.stderr
         fitting = int(done.stderr.partition("dimension: ")[2].partition("}")[0])
         again = hpcscale(
-            "sweep", file, "--executor", "local", "--dry-run", "--set", f"root={small}", "--set",
+            "sweep",
+            file,
+            "--executor",
+            "local",
+            "--dry-run",
+            "--set",
+            f"root={small}",
+            "--set",
             f"influence.projection={{dimension: {fitting}}}",
-        )  # fmt: skip
+        )
         assert f"({fitting} numbers)" in again.stdout
         assert not list(small.rglob("done.json"))
     finally:

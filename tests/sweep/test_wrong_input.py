@@ -88,9 +88,13 @@ def test_a_root_that_cannot_be_written(fails, sweep_file: Path) -> None:  # type
     # A file in the way stops root too, whom permissions do not.
     (sweep_file.parent / "blocked").write_text("")
     message = fails(
-        "sweep", sweep_file, "--executor", "local",
-        "--set", f"root={sweep_file.parent / 'blocked' / 'runs'}",
-    )  # fmt: skip
+        "sweep",
+        sweep_file,
+        "--executor",
+        "local",
+        "--set",
+        f"root={sweep_file.parent / 'blocked' / 'runs'}",
+    )
     assert "root:" in message
     assert "--set root=DIR" in message
 

@@ -103,52 +103,72 @@ def weights(patient: Patient) -> Finding:
     same = torch.equal(logits_of(patient.model, rows), logits_of(again, rows))
     more = "" if same or differ else ", though the logits do"
     return Finding(
-        "weights", not differ and same,
-        f"{len(differ)} of {len(first)} tensors differ in a second load{more}", "0",
+        "weights",
+        not differ and same,
+        f"{len(differ)} of {len(first)} tensors differ in a second load{more}",
+        "0",
         f"values that the checkpoint does not give: {', '.join(differ[:3])}; save the model again "
         "with save_pretrained(DIRECTORY)",
-    )  # fmt: skip
+    )
 
 
 def causality(patient: Patient) -> Finding:
     moved = future_influence(patient.model)
     return Finding(
-        "causality", moved <= ROUNDING,
-        f"the last token moves earlier logits by {moved:.1e} of the largest", f"{ROUNDING:.0e}",
+        "causality",
+        moved <= ROUNDING,
+        f"the last token moves earlier logits by {moved:.1e} of the largest",
+        f"{ROUNDING:.0e}",
         "it sees the future, and its loss says nothing: give a causal language model",
-    )  # fmt: skip
+    )
 
 
 def repeatability(patient: Patient) -> Finding:
     noise = training_noise(patient.model)
     return Finding(
-        "training passes", noise <= 1e-6, f"two differ by {noise:.1e} of the largest logit",
+        "training passes",
+        noise <= 1e-6,
+        f"two differ by {noise:.1e} of the largest logit",
         "1e-06",
         "something random that no setting switches off: train another model",
-    )  # fmt: skip
+    )
 
 
 def head(patient: Patient) -> Finding:
     same = head_is_last(patient.model)
     told = "has" if same else "does not have"
     return Finding(
-        "head short cut", same,
-        f"the head on some tokens alone {told} the model's own logits", "",
-        "document scores compute all logits instead, which is slower and right", fatal=False,
-    )  # fmt: skip
+        "head short cut",
+        same,
+        f"the head on some tokens alone {told} the model's own logits",
+        "",
+        "document scores compute all logits instead, which is slower and right",
+        fatal=False,
+    )
 
 
 def isolation(patient: Patient) -> Finding:
     kind, way = patient.config.model_type, way_to_isolate(patient.model)
     remedy = f"models of type `{kind}` cannot keep documents apart: write `packing: concat`"
     if way is None:
-        return Finding("packing isolate", False, "documents in a packed row have other logits "
-                       "than alone", "", remedy, fatal=patient.packing == "isolate")  # fmt: skip
+        return Finding(
+            "packing isolate",
+            False,
+            "documents in a packed row have other logits than alone",
+            "",
+            remedy,
+            fatal=patient.packing == "isolate",
+        )
     told = {"positions": "position ids that restart", "mask": "a mask"}[way]
     off = isolation_error(patient.model, way)
-    return Finding("packing isolate", off <= ROUNDING, f"documents in a packed row are off by "
-                   f"{off:.1e} of the largest logit, kept apart by {told}", f"{ROUNDING:.0e}",
-                   remedy)  # fmt: skip
+    return Finding(
+        "packing isolate",
+        off <= ROUNDING,
+        f"documents in a packed row are off by "
+        f"{off:.1e} of the largest logit, kept apart by {told}",
+        f"{ROUNDING:.0e}",
+        remedy,
+    )
 
 
 def positions(patient: Patient) -> Finding:
@@ -158,8 +178,12 @@ def positions(patient: Patient) -> Finding:
         check_length("the model", patient.config, length)
         finite = bool(logits_of(patient.model, _row(patient, length)).isfinite().all())
     except (HpcscaleError, IndexError) as error:
-        return Finding("positions", False, f"does not read rows of {length} tokens: {error}",
-                       remedy="write a smaller data.sequence_length")  # fmt: skip
+        return Finding(
+            "positions",
+            False,
+            f"does not read rows of {length} tokens: {error}",
+            remedy="write a smaller data.sequence_length",
+        )
     remedy = "the logits are not finite: the weights are damaged"
     return Finding("positions", finite, told, remedy=remedy)
 
@@ -197,9 +221,12 @@ def vocabulary(patient: Patient) -> Finding:
         return Finding(name, True, told)
     past = _tokens_of_text(tokenizer, rows)
     return Finding(
-        name, tokenizer.eot_id < rows and not past, f"{told}; text gives {len(past)} tokens past "
-        "the embeddings", "0", f"{', '.join(past[:3])}: the model belongs to another tokenizer",
-    )  # fmt: skip
+        name,
+        tokenizer.eot_id < rows and not past,
+        f"{told}; text gives {len(past)} tokens past the embeddings",
+        "0",
+        f"{', '.join(past[:3])}: the model belongs to another tokenizer",
+    )
 
 
 def _tokens_of_text(tokenizer: Tokenizer, first: int) -> list[str]:
@@ -219,10 +246,13 @@ def separator(patient: Patient) -> Finding:
     agrees = wanted is None or ends.id in (wanted if isinstance(wanted, list) else [wanted])
     more = "" if agrees else f"; the model's config.json says token {wanted}"
     return Finding(
-        name, agrees, f"texts end with {ends}{more}", "",
+        name,
+        agrees,
+        f"texts end with {ends}{more}",
+        "",
         "check which of the two the model was trained with, and correct the other file",
         fatal=False,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -240,15 +270,23 @@ def flops(patient: Patient) -> Finding:
     told = f"{counted:.3g} a token, forward and backward, at {rows.shape[1]} tokens a row"
     found = model_flops_per_token(patient.model, rows.shape[1])
     if found is None:
-        return Finding("FLOPs", False, f"{told}; the shapes of its weights do not tell them",
-                       remedy="MFU and the compute of its trainings stay unknown; losses are right",
-                       fatal=False)  # fmt: skip
+        return Finding(
+            "FLOPs",
+            False,
+            f"{told}; the shapes of its weights do not tell them",
+            remedy="MFU and the compute of its trainings stay unknown; losses are right",
+            fatal=False,
+        )
     ratio = found / counted
     return Finding(
-        "FLOPs", 0.98 <= ratio <= 1.02, f"{told}; its weights give {ratio:.2f} times that",
-        "0.98 to 1.02", "GPU hours of the plan, MFU and the compute axis of figures are off by "
-        "this factor; losses are not", fatal=False,
-    )  # fmt: skip
+        "FLOPs",
+        0.98 <= ratio <= 1.02,
+        f"{told}; its weights give {ratio:.2f} times that",
+        "0.98 to 1.02",
+        "GPU hours of the plan, MFU and the compute axis of figures are off by "
+        "this factor; losses are not",
+        fatal=False,
+    )
 
 
 @contextmanager

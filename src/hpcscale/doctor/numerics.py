@@ -55,16 +55,22 @@ def initial_loss(subject: ReferenceRun) -> Finding:
     told = f"{loss:.3f} nats"
     if subject.source is None:
         return Finding(
-            "initial loss", abs(loss - entropy) <= 0.1, told, f"ln V = {entropy:.3f}, to 0.1",
+            "initial loss",
+            abs(loss - entropy) <= 0.1,
+            told,
+            f"ln V = {entropy:.3f}, to 0.1",
             "weights are drawn too wide or the loss is summed wrongly: see model/build.py, "
             "model/forward.py",
-        )  # fmt: skip
+        )
     if not subject.reads_text:
         return Finding("initial loss", None, "there is no tokenizer beside the model")
     return Finding(
-        "initial loss", loss < entropy, told, f"below ln V = {entropy:.3f}",
+        "initial loss",
+        loss < entropy,
+        told,
+        f"below ln V = {entropy:.3f}",
         "the model is worse than none on English: check that model and tokenizer belong together",
-    )  # fmt: skip
+    )
 
 
 def tied_weights(subject: ReferenceRun, trained: Curve) -> Finding:
@@ -80,12 +86,13 @@ def tied_weights(subject: ReferenceRun, trained: Curve) -> Finding:
     moved = [name for name in before if not same or not torch.equal(before[name], after[name])]
     words = ["tied" if is_tied else "apart" for is_tied in tied]
     return Finding(
-        "tied weights", tied == [wanted, wanted] and not moved,
+        "tied weights",
+        tied == [wanted, wanted] and not moved,
         f"{words[0]}, {words[1]} after a reload, {len(moved)} of {len(before)} tensors changed",
         f"{'tied' if wanted else 'apart'} twice, 0 changed",
         "export and reload lose weights: check tie_word_embeddings in config.json, and the "
         "versions of transformers and safetensors",
-    )  # fmt: skip
+    )
 
 
 def _is_tied(model: Any) -> bool:
@@ -107,10 +114,12 @@ def overfit(subject: ReferenceRun, limit: float = 0.1, most: int = 150) -> Findi
         engine.step(config.lr)
         loss, steps = mean.item(), steps + 1
     return Finding(
-        "overfit one batch", loss <= limit, f"{loss:.3f} nats after {steps} steps",
+        "overfit one batch",
+        loss <= limit,
+        f"{loss:.3f} nats after {steps} steps",
         f"{limit} nats within {most}",
         "gradients or the optimizer are wrong: see train/engine.py, train/engine_torch.py",
-    )  # fmt: skip
+    )
 
 
 def determinism(subject: ReferenceRun, reference: Curve) -> Finding:
@@ -121,11 +130,12 @@ def determinism(subject: ReferenceRun, reference: Curve) -> Finding:
     moved, off = sum(not torch.equal(a, b) for a, b in pairs), again.off(reference)
     exact = subject.ranks.device.type == "cpu"
     return Finding(
-        "determinism", off == moved == 0 if exact else off <= ROUNDING,
+        "determinism",
+        off == moved == 0 if exact else off <= ROUNDING,
         f"{same} of {len(reference.steps)} steps bit-identical, {moved} tensors differ",
         "all, 0" if exact else f"losses off by {ROUNDING:.0e}, here {off:.1e}",
         "resumed runs will differ: see docs/determinism.md for kernels and threads",
-    )  # fmt: skip
+    )
 
 
 def accumulation(subject: ReferenceRun, reference: Curve) -> Finding:
@@ -133,9 +143,12 @@ def accumulation(subject: ReferenceRun, reference: Curve) -> Finding:
         subject.train(f"micro-{size}", micro_batch=size).off(reference) for size in (1, ROWS // 2)
     )
     return Finding(
-        "accumulation", worst <= ROUNDING, f"off by {worst:.1e} in 4 and 2 passes",
-        f"{ROUNDING:.0e}", "micro-batches are weighted wrongly: see train/loop.py",
-    )  # fmt: skip
+        "accumulation",
+        worst <= ROUNDING,
+        f"off by {worst:.1e} in 4 and 2 passes",
+        f"{ROUNDING:.0e}",
+        "micro-batches are weighted wrongly: see train/loop.py",
+    )
 
 
 @torch.no_grad()
@@ -156,10 +169,12 @@ def isolation(subject: ReferenceRun) -> Finding:
             difference = packed[row, torch.from_numpy(at).to(packed.device)] - alone
             worst, pieces = max(worst, float(difference.abs().max())), pieces + 1
     return Finding(
-        "packing isolate", worst <= TOKEN,
+        "packing isolate",
+        worst <= TOKEN,
         f"off by {worst:.1e} nats a token, {pieces} documents in {stream.n_rows} rows",
-        f"{TOKEN:.0e}", "write packing: concat, and report it: see model/attention.py",
-    )  # fmt: skip
+        f"{TOKEN:.0e}",
+        "write packing: concat, and report it: see model/attention.py",
+    )
 
 
 def engine_equality(subject: ReferenceRun, reference: Curve) -> Finding:
@@ -171,6 +186,9 @@ def engine_equality(subject: ReferenceRun, reference: Curve) -> Finding:
     }
     told = ", ".join(f"{off:.1e} at zero {stage}" for stage, off in worst.items())
     return Finding(
-        "engine equality", max(worst.values()) <= ROUNDING, f"off by {told}", f"{ROUNDING:.0e}",
+        "engine equality",
+        max(worst.values()) <= ROUNDING,
+        f"off by {told}",
+        f"{ROUNDING:.0e}",
         "write train.engine: torch, and check DeepSpeed's version against constraints.txt",
-    )  # fmt: skip
+    )

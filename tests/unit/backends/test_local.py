@@ -128,8 +128,11 @@ def test_the_analysis_runs_last_and_after_failures_too(machine: Machine) -> None
     assert not run(tasks, machine)
     assert names(machine)[-1] == "analysis"
     done = {str(p.parent.relative_to(machine.run_dir)) for p in machine.run_dir.rglob("done.json")}
-    failed = {task.id for task in tasks.every() if task.name.endswith("/random-64k-s0")
-              and task.kind in (TRAIN, EVALUATE)}  # fmt: skip
+    failed = {
+        task.id
+        for task in tasks.every()
+        if task.name.endswith("/random-64k-s0") and task.kind in (TRAIN, EVALUATE)
+    }
     assert done == {task.id for task in tasks.every()} - failed
 
 

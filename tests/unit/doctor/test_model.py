@@ -15,8 +15,18 @@ from hpcscale.atomic import read_json
 from hpcscale.cli.main import cli
 from hpcscale.model.flops import model_flops_per_token
 
-LINES = ["weights", "causality", "training passes", "head short cut", "packing isolate",
-         "positions", "tokenizer ids", "vocabulary", "separator", "FLOPs"]  # fmt: skip
+LINES = [
+    "weights",
+    "causality",
+    "training passes",
+    "head short cut",
+    "packing isolate",
+    "positions",
+    "tokenizer ids",
+    "vocabulary",
+    "separator",
+    "FLOPs",
+]
 
 
 def doctor(*words: object) -> Result:
@@ -39,8 +49,10 @@ def test_a_model_without_a_tokenizer_skips_three_lines(tmp_path: Path) -> None:
     tiny_model(tiny_config("llama")).save_pretrained(tmp_path)  # type: ignore[operator]
     found = verdicts(doctor(tmp_path))
     assert [name for name in LINES if found[name] == "skip"] == [
-        "tokenizer ids", "vocabulary", "separator"
-    ]  # fmt: skip
+        "tokenizer ids",
+        "vocabulary",
+        "separator",
+    ]
 
 
 def test_isolate_is_a_note_until_it_is_asked_for(tmp_path: Path) -> None:
@@ -125,9 +137,14 @@ def test_flops_are_counted_and_set_against_those_of_the_weights(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("kind", "given"),
-    [("llama", {}), ("qwen2", {"tie_word_embeddings": True}), ("gpt_neox", {}),
-     ("opt", {"word_embed_proj_dim": 16}), ("mixtral", {})],
-)  # fmt: skip
+    [
+        ("llama", {}),
+        ("qwen2", {"tie_word_embeddings": True}),
+        ("gpt_neox", {}),
+        ("opt", {"word_embed_proj_dim": 16}),
+        ("mixtral", {}),
+    ],
+)
 def test_flops_of_other_families_are_right_too(
     tmp_path: Path, kind: str, given: dict[str, Any]
 ) -> None:

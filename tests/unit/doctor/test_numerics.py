@@ -29,8 +29,12 @@ Check = Callable[[ReferenceRun, Curve], Finding]
 
 
 def test_a_healthy_machine_passes_every_check() -> None:
-    done = subprocess.run([sys.executable, "-m", "hpcscale.cli.main", "doctor", "numerics"],
-                          capture_output=True, text=True, timeout=240)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcscale.cli.main", "doctor", "numerics"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     verdicts = [line.split()[0] for line in done.stdout.splitlines() if "bound:" in line]
     assert verdicts == ["ok"] * 7
@@ -123,8 +127,7 @@ def test_each_fault_is_found(
 
 
 def test_what_fails_is_said_with_a_remedy_and_the_exit_code(monkeypatch: Patch) -> None:
-    found = [Finding("one", True, "1", "2"),
-             Finding("other", False, "3", "2", "mend it")]  # fmt: skip
+    found = [Finding("one", True, "1", "2"), Finding("other", False, "3", "2", "mend it")]
     monkeypatch.setattr(numerics, "examine", lambda model: iter(found))
     result = CliRunner().invoke(cli, ["doctor", "numerics"])
     assert result.exit_code == 1

@@ -31,10 +31,20 @@ def test_keys_do_not_move_between_calls() -> None:
 
 @pytest.mark.parametrize(
     "free",
-    ["train.micro_batch=4", "train.engine=deepspeed", "train.zero=3", "resources.train.time=9h",
-     "resources.train.ranks=2", "root=elsewhere", "train.checkpoint.every=1m",
-     "train.compile=true", "evaluate.micro_batch=1", "resources.site=generic", "name=other"],
-)  # fmt: skip
+    [
+        "train.micro_batch=4",
+        "train.engine=deepspeed",
+        "train.zero=3",
+        "resources.train.time=9h",
+        "resources.train.ranks=2",
+        "root=elsewhere",
+        "train.checkpoint.every=1m",
+        "train.compile=true",
+        "evaluate.micro_batch=1",
+        "resources.site=generic",
+        "name=other",
+    ],
+)
 def test_what_changes_no_result_changes_no_key(free: str) -> None:
     assert {t.key for t in build().every()} == {t.key for t in build(free).every()}
 

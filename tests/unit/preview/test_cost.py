@@ -20,9 +20,13 @@ def planned(folder: Path, gpu_type: str | None, precision: str) -> Estimate:
 
 @pytest.mark.parametrize(
     ("gpu_type", "precision", "peak", "told"),
-    [("H100", "bf16", 989.4e12, "H100 (SXM)"), ("H100", "fp32", 66.9e12, "H100 (SXM)"),
-     ("a100", "bf16", 312e12, "A100"), ("MI250X", "bf16", 191.5e12, "MI250X (one of two dies)")],
-)  # fmt: skip
+    [
+        ("H100", "bf16", 989.4e12, "H100 (SXM)"),
+        ("H100", "fp32", 66.9e12, "H100 (SXM)"),
+        ("a100", "bf16", 312e12, "A100"),
+        ("MI250X", "bf16", 191.5e12, "MI250X (one of two dies)"),
+    ],
+)
 def test_hours_are_those_of_the_gpu_in_the_precision_of_the_sweep(
     tmp_path: Path, gpu_type: str, precision: str, peak: float, told: str
 ) -> None:
@@ -37,10 +41,12 @@ def test_hours_are_those_of_the_gpu_in_the_precision_of_the_sweep(
 
 @pytest.mark.parametrize(
     ("gpu_type", "precision", "why"),
-    [(None, "bf16", "the site profile names no gpu_type"),
-     ("V100", "bf16", "no bf16 peak of gpu_type V100 (SXM) is known"),
-     ("unheard-of", "fp16", "no fp16 peak of gpu_type unheard-of is known")],
-)  # fmt: skip
+    [
+        (None, "bf16", "the site profile names no gpu_type"),
+        ("V100", "bf16", "no bf16 peak of gpu_type V100 (SXM) is known"),
+        ("unheard-of", "fp16", "no fp16 peak of gpu_type unheard-of is known"),
+    ],
+)
 def test_hours_that_are_not_known_say_why(
     tmp_path: Path, gpu_type: str | None, precision: str, why: str
 ) -> None:
@@ -59,6 +65,4 @@ def test_a_model_of_another_family_is_planned_without_torch(tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     weights = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) + 32 * 384
-    assert done.stdout.split(maxsplit=1) == [
-        str(6.0 * weights + 12 * 2 * 32 * LENGTH), "set()\n"
-    ]  # fmt: skip
+    assert done.stdout.split(maxsplit=1) == [str(6.0 * weights + 12 * 2 * 32 * LENGTH), "set()\n"]

@@ -52,8 +52,13 @@ def test_a_store_of_a_damaged_file_is_refused_with_the_way_out(sweep: Sweep) -> 
     with pytest.raises(DataError) as caught:
         check(sweep, sweep.plan())
     message = str(caught.value)
-    for part in ("data.pool", "/data/docs.jsonl.gz:227", "end-of-stream marker",
-                 "Fetch the file again", "--set name=NAME"):  # fmt: skip
+    for part in (
+        "data.pool",
+        "/data/docs.jsonl.gz:227",
+        "end-of-stream marker",
+        "Fetch the file again",
+        "--set name=NAME",
+    ):
         assert part in message
 
 

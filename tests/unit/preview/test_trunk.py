@@ -27,11 +27,17 @@ def test_a_plan_names_branch_points_and_what_they_save() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["selection.1={name: best, method: tracin}", "data.query.corpus=stdlib",
-          "data.query.tokens=20k"], "--set selection.1={name: best, method: tracin}: `schedule"),
+        (
+            [
+                "selection.1={name: best, method: tracin}",
+                "data.query.corpus=stdlib",
+                "data.query.tokens=20k",
+            ],
+            "--set selection.1={name: best, method: tracin}: `schedule",
+        ),
         (["train.warmup=60k"], "--set train.warmup=60k: a warm-up of 60k tokens is not over at"),
     ],
-)  # fmt: skip
+)
 def test_refused_before_anything_starts(tmp_path: Path, overrides: list[str], said: str) -> None:
     sweep = open_sweep(QUICKSTART, (f"root={tmp_path}", *BRANCH, *overrides), "local")
     with pytest.raises(ConfigError) as caught:

@@ -34,8 +34,9 @@ def bm25(
     row = np.repeat(np.arange(len(documents)), np.diff(counts.indptr))
     tf = counts.data
     saturated = tf * (k1 + 1) / (tf + k1 * (1 - b + b * lengths[row] / lengths.mean()))
-    weights = csr_array((saturated * idf[counts.indices], counts.indices, counts.indptr),
-                        shape=counts.shape)  # fmt: skip
+    weights = csr_array(
+        (saturated * idf[counts.indices], counts.indices, counts.indptr), shape=counts.shape
+    )
     scores: Floats = (weights @ _counts(queries, vocab_size).T).toarray()
     return scores
 

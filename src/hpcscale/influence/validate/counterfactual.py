@@ -48,10 +48,15 @@ class CounterfactualResult:
     def tables(self) -> dict[str, Table]:
         arms = [arm for arm in self.losses if arm != RANDOM]
         rows = [
-            [arm, float(self.losses[arm].mean()), self.difference(arm),
-             float(self.unseen[arm].mean()), self.difference(arm, unseen=True)]
+            [
+                arm,
+                float(self.losses[arm].mean()),
+                self.difference(arm),
+                float(self.unseen[arm].mean()),
+                self.difference(arm, unseen=True),
+            ]
             for arm in arms
-        ]  # fmt: skip
+        ]
         plain = [
             RANDOM,
             float(self.losses[RANDOM].mean()),

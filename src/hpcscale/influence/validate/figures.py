@@ -14,24 +14,38 @@ from hpcscale.influence.validate.noise import NoiseResult
 from hpcscale.influence.validate.retrieval import RetrievalResult
 from hpcscale.influence.validate.statistics import Interval
 
-_STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False,
-          "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.5, "legend.frameon": False,
-          "savefig.dpi": 200, "figure.constrained_layout.use": True}  # fmt: skip
+_STYLE = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+}
 
 
 def draw_noise(result: NoiseResult, out: Path) -> None:
     _dots(
-        result.kinds, list(result.scores), lambda kind, variant: result.auc(variant, kind),
-        "AUC of ranking noise below clean documents", out,
-    )  # fmt: skip
+        result.kinds,
+        list(result.scores),
+        lambda kind, variant: result.auc(variant, kind),
+        "AUC of ranking noise below clean documents",
+        out,
+    )
 
 
 def draw_retrieval(result: RetrievalResult, out: Path) -> None:
     domains = list(next(iter(result.scores.values())))
     _dots(
-        domains, list(result.scores), lambda domain, variant: result.auc(variant, domain),
-        "AUC of ranking the queries' domain on top", out,
-    )  # fmt: skip
+        domains,
+        list(result.scores),
+        lambda domain, variant: result.auc(variant, domain),
+        "AUC of ranking the queries' domain on top",
+        out,
+    )
 
 
 def _dots(
@@ -68,8 +82,16 @@ def _points(
 ) -> None:
     values = np.array([one.value for one in found])
     ends = np.array([[one.value - one.low, one.high - one.value] for one in found])
-    axes.errorbar(values, places, xerr=np.maximum(ends, 0).T, fmt=marker, color=colour, ms=4,
-                  lw=1, label=label)  # fmt: skip
+    axes.errorbar(
+        values,
+        places,
+        xerr=np.maximum(ends, 0).T,
+        fmt=marker,
+        color=colour,
+        ms=4,
+        lw=1,
+        label=label,
+    )
 
 
 def draw_lds(result: LdsResult, out: Path) -> None:

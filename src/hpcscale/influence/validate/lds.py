@@ -66,29 +66,40 @@ class LdsResult:
         found = self.correlations()
         first = next(iter(found))
         rows = [
-            [name, one.over_rows, one.over_both,
-             "" if name == first else one.above(found[first]),
-             float(np.mean(one.per_row > 0))]
+            [
+                name,
+                one.over_rows,
+                one.over_both,
+                "" if name == first else one.above(found[first]),
+                float(np.mean(one.per_row > 0)),
+            ]
             for name, one in found.items()
-        ]  # fmt: skip
+        ]
         spread = float(self.losses.std(0, ddof=1).mean())
         gain = float((self.base - self.losses.mean(0)).mean())
         return {
             "lds": Table(
                 f"Linear datamodeling score, {len(self.masks)} half-subsets of "
                 f"{self.masks.shape[1]} documents, {len(self.base)} queries",
-                ["variant", "LDS, CI over queries", "LDS, CI over queries and subsets",
-                 f"above {first}", "queries above 0"],
+                [
+                    "variant",
+                    "LDS, CI over queries",
+                    "LDS, CI over queries and subsets",
+                    f"above {first}",
+                    "queries above 0",
+                ],
                 rows,
             ),
             "trainings": Table(
                 "What the trainings did",
                 ["", "nats a token"],
-                [["query loss before", float(self.base.mean())],
-                 ["mean fall of the query loss", gain],
-                 ["standard deviation over subsets", spread]],
+                [
+                    ["query loss before", float(self.base.mean())],
+                    ["mean fall of the query loss", gain],
+                    ["standard deviation over subsets", spread],
+                ],
             ),
-        }  # fmt: skip
+        }
 
 
 def datamodeling(

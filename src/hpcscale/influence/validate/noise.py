@@ -61,8 +61,10 @@ class NoiseResult:
 
     def tables(self) -> dict[str, Table]:
         areas = [(k, v, self.auc(v, k)) for k in self.kinds for v in self.scores]
-        means = [("mean of kinds", v, float(np.mean([a.value for _, w, a in areas if w == v])))
-                 for v in self.scores]  # fmt: skip
+        means = [
+            ("mean of kinds", v, float(np.mean([a.value for _, w, a in areas if w == v])))
+            for v in self.scores
+        ]
         clean_norms = self.norms[CLEAN]
         median = np.median(clean_norms)
         return {
@@ -70,17 +72,30 @@ class NoiseResult:
             "bias": Table(
                 "Spearman of the scores of clean documents with what they should not follow",
                 ["variant", "with tokens", "with gradient norm"],
-                [[variant, spearman(of[CLEAN], self.lengths), spearman(of[CLEAN], clean_norms)]
-                 for variant, of in self.scores.items()],
+                [
+                    [variant, spearman(of[CLEAN], self.lengths), spearman(of[CLEAN], clean_norms)]
+                    for variant, of in self.scores.items()
+                ],
             ),
             "kinds": Table(
                 "What the kinds look like to the model",
-                ["kind", "gradient norm (median, clean = 1)", "loss under the base model",
-                 "query loss when trained on, above clean"],
-                [[kind, float(np.median(self.norms[kind]) / median), float(of.mean()),
-                  "" if kind == CLEAN else self.harm(kind)] for kind, of in self.losses.items()],
+                [
+                    "kind",
+                    "gradient norm (median, clean = 1)",
+                    "loss under the base model",
+                    "query loss when trained on, above clean",
+                ],
+                [
+                    [
+                        kind,
+                        float(np.median(self.norms[kind]) / median),
+                        float(of.mean()),
+                        "" if kind == CLEAN else self.harm(kind),
+                    ]
+                    for kind, of in self.losses.items()
+                ],
             ),
-        }  # fmt: skip
+        }
 
 
 def noise_check(

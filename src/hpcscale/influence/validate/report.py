@@ -39,8 +39,9 @@ class Table:
         return "\n".join("| " + " | ".join(map(_shown, row)) + " |" for row in rows)
 
     def csv(self) -> str:
-        spread = [any(isinstance(row[i], Interval) for row in self.rows)
-                  for i in range(len(self.columns))]  # fmt: skip
+        spread = [
+            any(isinstance(row[i], Interval) for row in self.rows) for i in range(len(self.columns))
+        ]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(

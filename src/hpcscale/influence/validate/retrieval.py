@@ -51,8 +51,10 @@ class RetrievalResult:
     def tables(self) -> dict[str, Table]:
         found = next(iter(self.scores.values()))
         areas = [(d, v, self.auc(v, d)) for d in found for v in self.scores]
-        means = [("mean of domains", v, float(np.mean([a.value for _, w, a in areas if w == v])))
-                 for v in self.scores]  # fmt: skip
+        means = [
+            ("mean of domains", v, float(np.mean([a.value for _, w, a in areas if w == v])))
+            for v in self.scores
+        ]
         title = "AUC of ranking a domain's documents on top, with queries of that domain"
         return {"auc": pivot(title, "domain", [*areas, *means])}
 
@@ -77,8 +79,9 @@ def domain_retrieval(
 
     asked = _queries(setting, options)
     counts = {d: sum(_domain(pool, i) == d for i in scored) for d in asked}
-    left_out = sorted({*queries.domain_names, *pool.domain_names}
-                      - {d for d in asked if counts[d] >= _FEWEST})  # fmt: skip
+    left_out = sorted(
+        {*queries.domain_names, *pool.domain_names} - {d for d in asked if counts[d] >= _FEWEST}
+    )
     asked = {domain: found for domain, found in asked.items() if domain not in left_out}
     if len(asked) < 2:
         raise DataError(
