@@ -24,11 +24,11 @@ class ArrayTask:
         return [task.id for task in self.tasks]
 
     def reads(self) -> set[str]:
-        """Ids of the tasks outside the array task that must be done before it."""
+        """Ids of the tasks outside the array task that must be done before it starts."""
         return {above.id for task in self.tasks for above in task.upstream()} - set(self.ids)
 
     def follows(self) -> set[str]:
-        """Ids of the tasks that must have ended before it, in whatever way."""
+        """Ids of the tasks that must have ended, done or failed, before it starts."""
         return {above.id for task in self.tasks for above in task.after}
 
 
@@ -46,19 +46,22 @@ class Array:
         return [one.ids for one in self.array_tasks]
 
     def waits_for(self) -> set[str]:
-        """Ids of all tasks that must have ended before it."""
+        """Ids of all tasks that must have ended before it starts."""
         return {name for one in self.array_tasks for name in one.reads() | one.follows()}
 
 
 def group(tasks: Iterable[AnyTask]) -> list[ArrayTask]:
-    """Tasks in graph order as array tasks: followers behind their task, light tasks bundled."""
+    """Group tasks, given in graph order, into array tasks.
+
+    A follower joins the array task of the task that it follows; light tasks are bundled.
+    """
     chains: dict[str, list[AnyTask]] = {}
     bundles: dict[object, list[AnyTask]] = {}
     for task in tasks:
         if task.follows is not None and task.follows.id in chains:
             chains[task.follows.id].append(task)
             continue
-        # Only tasks that wait for the same inputs, so that none waits for another's.
+        # A bundle has equal inputs, so that no task waits for an input that only another needs.
         alike = (task.kind.name, frozenset(above.id for above in task.upstream()))
         open_bundle = bundles.get(alike, [])
         if open_bundle and len(open_bundle) < task.kind.bundle:
@@ -73,7 +76,7 @@ def arrays(
     depth: Mapping[str, int],
     resources: Callable[[StageName], Resources],
 ) -> list[Array]:
-    """One array for each stage and depth in the graph, each behind those that it waits for."""
+    """One array for each stage and depth in the graph; it comes after the arrays it waits for."""
     by_shape: dict[tuple[int, StageName], list[ArrayTask]] = {}
     for one in group(tasks):
         by_shape.setdefault((depth[one.ids[0]], one.stage), []).append(one)

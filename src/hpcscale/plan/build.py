@@ -1,4 +1,4 @@
-"""The tasks of a sweep: which there are, what decides each, what each reads.
+"""Build the tasks of a sweep, with what decides the result of each and what each reads.
 
 tokenizer -> stores (eval, query, base, pool) -> base model -> scores -> selections
           -> cells (train, evaluate) -> analysis
@@ -25,7 +25,7 @@ from hpcscale.selection.registry import load_method
 
 @dataclass(frozen=True)
 class SweepTasks:
-    """base, cells: evaluations. graph: of all that is computed; the analysis comes after it."""
+    """base, cells: evaluations of the base model and of the cells. graph: all but the analysis."""
 
     shared: Shared
     base: Task[EvaluateSpec]
@@ -38,16 +38,16 @@ class SweepTasks:
         return [self.shared.tokenizer, *self.shared.stores.values()]
 
     def prepared(self) -> list[AnyTask]:
-        """What needs the network at most: tokenizer, token stores and fetched models."""
+        """The tasks that may need the network: tokenizer, token stores and fetched models."""
         return [*self.data(), *(task for task in self.graph if task.kind is FETCH)]
 
     @cached_property
     def depth(self) -> dict[str, int]:
-        """The longest way from each task to one that reads nothing."""
+        """By task id, the length of the longest path to a task without inputs."""
         return Graph(self.every()).depth
 
     def every(self) -> list[AnyTask]:
-        """All tasks, each behind those that it reads."""
+        """All tasks; each comes after its inputs."""
         return [*self.graph, self.analysis]
 
 
@@ -81,8 +81,8 @@ def build_tasks(config: SweepConfig, precision: str, sources: Sources) -> SweepT
 
 
 def _kept_gradients(config: SweepConfig, scores: Sequence[AnyTask | None]) -> list[AnyTask]:
-    """Gradient shards are worth keeping for the next query set, so that a lost one is made again
-    though its scores are done."""
+    """Gradient tasks as targets: the next query set can reuse their shards, so a lost shard is
+    computed again even where its scores are done."""
     if not config.influence.keep_gradients:
         return []
     return [task for task in Graph(filter(None, scores)) if task.kind is GRADIENTS]
@@ -91,7 +91,7 @@ def _kept_gradients(config: SweepConfig, scores: Sequence[AnyTask | None]) -> li
 def analysis_task(
     name: str, base: Task[EvaluateSpec], cells: Sequence[Task[EvaluateSpec]], graph: Graph
 ) -> Task[AnalyseSpec]:
-    """The last task: it reads whatever is done, also where some cells failed."""
+    """The analysis, which runs last and reads the cells that are done, even if others failed."""
     rows = []
     for evaluation in cells:
         (train,) = evaluation.inputs["model"]

@@ -1,4 +1,4 @@
-"""The tasks of one cell: its selection, its training, and the evaluation behind it."""
+"""The tasks of one cell: its selection, its training and its evaluation."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Branch:
-    """Where a cell leaves a trunk: the segment that ends there, and the tokens until there."""
+    """Where a cell leaves a trunk: the segment that ends there, and the tokens trained so far."""
 
     segment: AnyTask
     starts_at: int
 
 
 def selection_task(shared: Shared, cell: Cell, arm: Arm) -> Task[SelectSpec]:
-    """Which documents the cell trains on."""
+    """The task that selects the documents that the cell trains on."""
     config = shared.config.method(cell.method)
     spec = SelectSpec(
         method=config.method,
@@ -50,7 +50,7 @@ def selection_task(shared: Shared, cell: Cell, arm: Arm) -> Task[SelectSpec]:
 
 
 def cell_task(shared: Shared, cell: Cell, arm: Arm, branch: Branch | None) -> Task[EvaluateSpec]:
-    """The evaluation of a cell; everything else that the cell needs is behind it."""
+    """The evaluation of a cell; it depends on all other tasks of the cell."""
     spec = TrainSpec(
         sequences=shared.sequences,
         training=Training(train=shared.config.train),

@@ -15,7 +15,7 @@ from hpcscale.plan.models import origin
 from hpcscale.plan.specs import Documents, FilterSpec, StoreSpec, TokenizerSpec
 from hpcscale.plan.tokenizer_settings import token_ids
 
-#: A task with a token store for each role; the pool's may be that of a filter.
+#: The task that writes the token store of each role; for the pool, the last filter if any.
 Stores = Mapping[Role, Task[Any]]
 
 
@@ -40,7 +40,7 @@ def tokenizer_task(config: SweepConfig, sources: Sources) -> Task[TokenizerSpec]
 
 
 def store_tasks(config: SweepConfig, sources: Sources, tokenizer: Task[TokenizerSpec]) -> Stores:
-    """A store for each role; one leaves out the documents of those before it."""
+    """The store of each role, without the documents that the store of an earlier role holds."""
     roles, stores = config.data.roles(), dict[Role, Task[Any]]()
     for role, corpus in roles.items():
         before = tuple(stores[other] for other in stores if roles[other].source != corpus.source)
@@ -59,7 +59,7 @@ def store_tasks(config: SweepConfig, sources: Sources, tokenizer: Task[Tokenizer
 def filtered_pool(
     config: SweepConfig, pool: Task[Any], tokenizer: Task[TokenizerSpec]
 ) -> Task[Any]:
-    """The pool behind the filters of ``data.filters``, one after the other."""
+    """The last of the tasks that apply ``data.filters`` in turn; ``pool`` without filters."""
     for given in config.data.filters:
         chosen = load_filter(given)
         spec = FilterSpec(

@@ -38,7 +38,7 @@ class Sources(Protocol):
 
 
 class SourceFingerprints:
-    """Content, not paths: a file that moves keeps its fingerprint."""
+    """Fingerprints by content, not by path: a file that moves keeps its fingerprint."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
@@ -51,7 +51,7 @@ class SourceFingerprints:
         return self._corpora[spec]
 
     def listing(self, spec: CorpusConfig) -> Listing:
-        """The files that the fingerprint is of; nothing is looked for a second time."""
+        """The files that the fingerprint covers; the corpus is listed only once."""
         return self._open(spec).listing()
 
     def _open(self, spec: CorpusConfig) -> Corpus:
@@ -80,10 +80,10 @@ class SourceFingerprints:
 
 
 def absolute_paths(paths: Iterable[str]) -> list[str]:
-    """Paths as workers that start elsewhere find them; variables and ``~`` expanded."""
+    """Absolute paths, for workers that start elsewhere; variables and ``~`` are expanded."""
     return [str(Path(os.path.expandvars(path)).expanduser().absolute()) for path in paths]
 
 
 def absolute_source(source: str) -> str:
-    """A local model directory by its absolute path; a hub id as it is."""
+    """The absolute path of a local model directory; a hub id unchanged."""
     return absolute_paths([source])[0] if is_local(source) else source

@@ -1,4 +1,4 @@
-"""Tasks and the graph that they form; nothing here knows how a task is run."""
+"""Tasks and the graph that they form; how a task runs is not part of it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Inputs = Mapping[str, "tuple[AnyTask, ...]"]
 class Task(Generic[S]):
     """One task, named by what it makes and by what decides the result.
 
-    inputs: the tasks whose outputs it reads, by what they are to it. follows: runs in the same
-    process right behind this task, where both are missing. after: tasks that must have ended, in
-    whatever way, before it starts. runs_in: its stage, where that is not its kind's.
+    inputs: the tasks whose outputs it reads, by their role. follows: a task; where both are
+    missing, this one runs right after it in the same process. after: tasks that must have ended,
+    done or failed, before this one starts. runs_in: the stage, where it is not the kind's.
     """
 
     name: str
@@ -86,7 +86,7 @@ AnyTask = Task[Any]
 
 
 class Graph:
-    """The tasks of a sweep, every task behind its inputs."""
+    """The targets and all tasks that they need; each comes after its inputs."""
 
     def __init__(self, targets: Iterable[AnyTask]) -> None:
         self.targets = tuple(targets)
@@ -110,7 +110,7 @@ class Graph:
     def needed(self, done: set[str]) -> list[AnyTask]:
         """What must run so that every target is done, inputs first.
 
-        A task that is not done but whose readers all are is not needed.
+        A task that is not done is not needed where all tasks that read it are done.
         """
         wanted: set[str] = set()
         stack = [task for task in self.targets if task.id not in done]

@@ -18,7 +18,7 @@ class Passes(Enum):
     """The passes through a model that a task makes; previews and cost tables count them."""
 
     NONE = "none"
-    #: Forward and backward, on the tokens that the task is told.
+    #: Forward and backward, on the tokens that its spec gives.
     TRAIN = "train"
     #: Forward, on a shard of the pool.
     SCORE = "score"
@@ -28,19 +28,19 @@ class Passes(Enum):
     DIRECT = "direct"
     #: Forward, on the eval set.
     EVALUATE = "evaluate"
-    #: What a scorer of another package says.
+    #: Those of a scorer of another package, which reports its own FLOPs.
     SCORER = "scorer"
 
 
 @dataclass(frozen=True)
 class Kind(Generic[S]):
-    """step: the module in ``worker/steps``. version: raised when the step's result changes, so
-    that what older code made counts as stale.
+    """step: the module in ``worker/steps``. version: raise it when the step's result changes, so
+    that results of older code count as stale.
 
-    scoring: part of making scores, whose cost the analysis lists. unkeyed: labels of inputs that
-    the result does not depend on. bundle: light tasks that share an array task. fixed: the task
-    lies at its name, without a key, and runs once everything that it follows has ended, in
-    whatever way.
+    scoring: whether the task is part of scoring, whose cost the analysis lists. unkeyed: labels of
+    inputs that the result does not depend on. bundle: how many tasks may share an array task.
+    fixed: the task's directory is its name without a key, and it runs once all tasks in its
+    ``after`` have ended, done or failed.
     """
 
     name: str

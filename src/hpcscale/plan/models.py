@@ -13,7 +13,7 @@ BASE = "base/model"
 
 
 def origin(source: str, revision: str | None, sources: Sources) -> Origin:
-    """A directory by its content, a hub id by its name."""
+    """What identifies a model: the content of a directory, or a hub id and its revision."""
     content = sources.directory(source)
     return Origin(content=content) if content else Origin(hub=source, revision=revision)
 

@@ -1,4 +1,4 @@
-"""``auto`` made concrete: GPUs, cores and precision on the site or machine at hand."""
+"""Replace ``auto`` in resources and precision by values for the site or this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from hpcscale.config.resources import Resources, StageName
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.errors import ConfigError
 
-#: Stages of one CPU process, and the cores that one makes use of.
+#: Stages that run as one CPU process, and the cores that such a process can use.
 _LIGHT = {"tokenizer": 16, "data": 16, "select": 1, "analyse": 1}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What one node offers. ``side_by_side``: whether tasks of one sweep share this node."""
+    """What one node offers. ``side_by_side``: whether tasks of one sweep share this node.
+    ``memory``: bytes."""
 
     gpus: int
     cores: int | None
@@ -27,8 +28,9 @@ def resolve(
 ) -> Resources:
     """The stage's resources with every ``auto`` replaced.
 
-    Cores are shared out by the number of tasks that the stage has in all, not by how many still
-    run, so that a task that comes back computes with as many threads as before.
+    Cores are divided by the number of all tasks of the stage, not of those still to run, so that
+    a resumed task computes with as many threads as before. Raises ConfigError for more GPUs or
+    nodes than this machine has.
     """
     asked = config.resources.of(stage)
     if asked.gpus == "auto":
@@ -38,12 +40,12 @@ def resolve(
     if asked.gpus != "auto" and machine.side_by_side and gpus > machine.gpus:
         raise ConfigError(
             f"resources.{stage}.gpus asks for {gpus} GPUs, this machine has {machine.gpus}; "
-            f"run on the cluster (--executor slurm) or say --set resources.{stage}.gpus=auto"
+            f"run on the cluster (--executor slurm) or add --set resources.{stage}.gpus=auto"
         )
     if machine.side_by_side and asked.nodes > 1:
         raise ConfigError(
             f"resources.{stage}.nodes asks for {asked.nodes} nodes, the local executor has one; "
-            f"run on the cluster (--executor slurm) or say --set resources.{stage}.nodes=1"
+            f"run on the cluster (--executor slurm) or add --set resources.{stage}.nodes=1"
         )
     per_node = gpus or asked.ranks
     if asked.cpus != "auto":
@@ -53,7 +55,7 @@ def resolve(
         cores = machine.cores or per_node
         cpus = max(1, cores // (per_node * min(neighbours, max(1, cores // per_node))))
         if stage in _LIGHT:
-            # They need part of a node, and on this machine nothing runs beside the first two.
+            # They need part of a node; on this machine, tokenizer and data run alone.
             cpus = min(cores, _LIGHT[stage])
     memory = asked.memory if stage in _LIGHT else asked.memory or _share(machine, gpus)
     update = {"gpus": gpus, "cpus": cpus, "ranks": per_node, "memory": memory}
@@ -61,7 +63,7 @@ def resolve(
 
 
 def _share(machine: Machine, gpus: int) -> int | None:
-    """A node's memory, or what of it goes with some of its GPUs."""
+    """The memory of a node, or the part that belongs to ``gpus`` of its GPUs; bytes."""
     if machine.memory is None or not 0 < gpus < machine.gpus:
         return machine.memory
     return machine.memory * gpus // machine.gpus

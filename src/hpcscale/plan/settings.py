@@ -1,4 +1,4 @@
-"""Sections of the sweep file as single stages use them."""
+"""Sections of the sweep file, adapted to single stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hpcscale.plan.specs import Sequences
 
 
 def sequences(config: SweepConfig, precision: str) -> Sequences:
-    """precision: resolved, fp32 or bf16 or fp16."""
+    """How tokens become sequences. precision: resolved, fp32 or bf16 or fp16."""
     data = config.data
     return Sequences.model_validate(
         {
@@ -35,10 +35,10 @@ def proxy_training(config: SweepConfig) -> TrainConfig:
 
 
 def overridden(train: TrainConfig, given: dict[str, object]) -> TrainConfig:
-    """The train section with those of ``given`` that are not None."""
+    """The train section with the values of ``given`` that are not None."""
     values = {key: value for key, value in given.items() if value is not None}
     if train.schedule == "wsd-branch":
-        values = {"schedule": "wsd"} | values  # it has one budget
+        values = {"schedule": "wsd"} | values  # one run has one budget
     if "lr" in values:
         values |= {"lr_scaling": "none", "lr_reference_batch": None}
     return train.model_copy(update=values)

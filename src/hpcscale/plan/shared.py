@@ -1,4 +1,4 @@
-"""What the cells of a sweep and their scores have in common."""
+"""The tasks that all cells of a sweep and their scores share."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Shared:
 
     @property
     def pool(self) -> AnyTask:
-        """What methods choose from, whatever has filtered it before."""
+        """The task with the store that methods select from: the pool after all filters."""
         return self.stores["pool"]
 
 
 def shared_tasks(config: SweepConfig, precision: str, sources: Sources) -> Shared:
-    """precision: resolved, fp32 or bf16 or fp16."""
+    """The shared tasks. precision: resolved, fp32 or bf16 or fp16."""
     used = sequences(config, precision)
     tokenizer = tokenizer_task(config, sources)
     stores = store_tasks(config, sources, tokenizer)

@@ -1,6 +1,6 @@
-"""What each kind of task is told. The fields that decide its result are in its key.
+"""The parameters of each kind of task. The fields that decide its result are in its key.
 
-A field that a later version adds is OPTIONAL, so that keys of finished work stay as they are.
+A field that a later version adds is OPTIONAL, so that keys of finished work do not change.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Packing = Literal["concat", "isolate"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Json = dict[str, object]
 _T = TypeVar("_T", bound="TokenizerSpec")
-#: This shard, and how many there are.
+#: The index of a shard, from 0, and the number of shards.
 Shard = tuple[int, int]
 
-#: What of the train section changes speed and memory, but no result beyond rounding.
+#: Fields of the train section that change speed and memory, but no result beyond rounding.
 _FREE = frozenset(
     "micro_batch engine zero offload activation_checkpointing compile checkpoint epochs lr_scaling "
     "lr_reference_batch sinks spike_deviations max_skipped precision".split()
 )
-#: What of the train section decides how a run ends, and nothing before.
+#: Fields of the train section that only change how a run ends.
 DECAY = ("decay", "decay_shape")
 _ENDING = frozenset(("schedule", "min_lr_ratio", *DECAY))
 
@@ -62,7 +62,7 @@ class Training(Part):
 
 
 class TrunkTraining(Training):
-    """The train section up to a branch point: nothing of how runs end decides it."""
+    """The train section of a run up to a branch point, where fields on its end have no effect."""
 
     def decides(self) -> Json:
         return {k: value for k, value in super().decides().items() if k not in _ENDING}
@@ -81,7 +81,7 @@ class Origin(Part):
 
 
 class TokenIds(Part):
-    """What decides the token ids of a fetched tokenizer beside its vocabulary."""
+    """Settings besides the vocabulary that decide the token ids of a fetched tokenizer."""
 
     reading: Annotated[Literal["file", "transformers"] | None, OPTIONAL] = None
     settings: Annotated[dict[str, str] | None, OPTIONAL] = None
@@ -90,8 +90,8 @@ class TokenIds(Part):
 
 
 class Documents(Part):
-    """Which documents of a corpus a role has. fingerprint: of what the corpus holds. range: [low,
-    high) of the hashes of texts."""
+    """The documents of a corpus that belong to a role. fingerprint: of the corpus's content. range:
+    [low, high) within [0, 1); the hash of a document's text lies in it."""
 
     fingerprint: Annotated[object, Mark(name="corpus")]
     domains: tuple[str, ...] | None
@@ -103,7 +103,7 @@ class Documents(Part):
 
 
 class Measure(Sequences):
-    """How gradients of examples are taken; projection and dtype where they are stored."""
+    """How gradients of examples are computed. projection, dtype: only where they are stored."""
 
     unit: Literal["document", "sequence"]
     seed: int
@@ -112,7 +112,7 @@ class Measure(Sequences):
 
 
 class InfluenceRequest(Part):
-    """Which scores are made of gradients; ``selection/tracin.py`` describes the fields."""
+    """The scores to compute from gradients; ``selection/tracin.py`` describes the fields."""
 
     way: Literal["dump", "direct", "capture"]
     preconditioner: Literal["none", "adam"]
@@ -122,7 +122,7 @@ class InfluenceRequest(Part):
 
 
 class CellLabel(Part):
-    """What names a cell in tables."""
+    """The values that name a cell in tables."""
 
     method: str
     budget: int
@@ -133,8 +133,8 @@ class CellLabel(Part):
 
 
 class TokenizerSpec(Spec):
-    """Of a tokenizer that is fetched (``origin`` and what follows it) or trained (``vocabulary``,
-    ``documents``)."""
+    """A fetched tokenizer (``origin`` to ``revision``) or a trained one (``vocabulary`` to
+    ``corpus``)."""
 
     origin: Origin | None = None
     token_ids: Annotated[TokenIds, FLAT] = TokenIds()
@@ -209,7 +209,7 @@ class MergePerplexitySpec(Spec):
 
 
 class ScorerSpec(Spec):
-    """Of a scorer of another package: its name, version and parameters."""
+    """The name, version and parameters of a scorer of another package."""
 
     scorer: str
     scorer_version: int
@@ -233,7 +233,7 @@ class ProxySpec(Spec):
 
 
 class GradientsSpec(Spec):
-    """Gradients times P^power of a shard of a store at a checkpoint; P is Adam's metric."""
+    """The gradients of a shard of a store at a checkpoint, times P^power; P is Adam's metric."""
 
     measure: Annotated[Measure, FLAT]
     checkpoint: int
@@ -244,7 +244,7 @@ class GradientsSpec(Spec):
 
 
 class BlockSpec(Spec):
-    """Also of ``direct``, which takes gradients and stores none."""
+    """One score block. ``DirectSpec`` has the same fields; its task does not store gradients."""
 
     measure: Annotated[Measure, FLAT]
     request: Annotated[InfluenceRequest, FLAT]
@@ -293,7 +293,7 @@ class TrainSpec(Spec):
 
 
 class TrunkSpec(Spec):
-    """A segment: the tokens at its end, and at its start."""
+    """A segment. tokens, starts_at: the tokens trained at its end and at its start."""
 
     sequences: Annotated[Sequences, FLAT]
     training: Annotated[TrunkTraining, FLAT]
@@ -303,7 +303,7 @@ class TrunkSpec(Spec):
 
 
 class EvaluateSpec(Spec):
-    """cell: None for the base model, whose ``tokenizer`` is then probed too."""
+    """cell: None for the base model. tokenizer: the id of its task, which is then probed too."""
 
     sequences: Annotated[Sequences, FLAT]
     cell: Annotated[CellLabel | None, RUNTIME]

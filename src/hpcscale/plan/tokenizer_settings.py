@@ -1,4 +1,4 @@
-"""What decides the tokens of a fetched tokenizer beside its vocabulary."""
+"""Settings besides the vocabulary that decide the token ids of a fetched tokenizer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from hpcscale.plan.specs import TokenIds
 
 Reading = Literal["file", "transformers"]
 
-#: What transformers reads of a directory beside its vocabulary.
+#: Files besides the vocabulary that transformers reads from a directory.
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def token_ids(source: str, reading: Reading | None) -> TokenIds:
-    """What decides the token ids of a fetched tokenizer.
+    """The settings that decide the token ids of a fetched tokenizer.
 
-    Only what versions that read less of ``tokenizer_config.json`` took otherwise, so that all else
-    they made stays valid. A directory that the task refuses has no entry.
+    A setting is given only where earlier versions, which read less of ``tokenizer_config.json``,
+    produced other ids, so that all other results of theirs stay valid. Settings of a directory
+    that the task refuses are left out.
     """
     folder = Path(absolute_source(source))
     if not is_local(source) or not folder.is_dir():

@@ -3,8 +3,8 @@
     to-51.2k ──────> to-102.4k ──────> to-204.8k      trunks/random-s0: constant rate, state kept
         └─ 64k           └─ 128k           └─ 256k    cells: that state, then the decay
 
-A segment is the run of its own budget, cut where the decay begins; the cell does the rest. Budgets
-of one seed begin with the same documents, so every segment goes on from the one before.
+A segment is the run of one budget up to where its decay begins; the cell trains the rest. Budgets
+of one seed begin with the same documents, so every segment continues from the one before.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Segments = dict[int, Task[TrunkSpec]]
 def trunk_segments(shared: Shared, arm: Arm, name: str, seed: int) -> Segments:
     """The segments that the budgets of a method and seed share; none without `wsd-branch`.
 
-    A key covers neither the segments before nor the other budgets: what a segment holds is the
-    same wherever the earlier ones were cut.
+    The key of a segment depends neither on the segments before it nor on other budgets, since its
+    result is the same wherever the earlier segments end.
     """
     if shared.config.train.schedule != "wsd-branch":
         return {}
@@ -37,7 +37,7 @@ def trunk_segments(shared: Shared, arm: Arm, name: str, seed: int) -> Segments:
 
 
 def branch_of(shared: Shared, cell: Cell, segments: Segments) -> Branch | None:
-    """Where the cell leaves its trunk; None where it is trained from the base model on."""
+    """Where the cell leaves its trunk; None where all of it is trained from the base model."""
     point = shared.config.train.decay_start(cell.budget)
     return Branch(segments[point], point) if point in segments else None
 

@@ -1,7 +1,7 @@
-"""Attempts at a task: a line for each that has ended.
+"""Attempts at a task: ``attempts.jsonl`` has a line for each that has ended.
 
-An attempt that is killed cannot write its line. It leaves ``running.json``, and whoever finds that
-file writes the line for it.
+An attempt that is killed cannot write its line. It leaves ``running.json``, and the next process
+that finds this file writes the line.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def record_start(directory: Path, **facts: Any) -> None:
 
 
 def record_end(directory: Path, outcome: str, from_step: int | None, lead: float | None) -> None:
-    """The line of the attempt that ``running.json`` describes, once.
+    """Write the line of the attempt that ``running.json`` describes, and delete that file.
 
-    from_step: where a training continued, if that is known better by now. lead: seconds that a
-    stop takes. Raises OSError where the disk is full.
+    Does nothing without the file. from_step: the step that a training continued from; None keeps
+    the recorded one. lead: seconds that a stop takes. Raises OSError where the disk is full.
     """
     if not (directory / RUNNING).exists():
         return
@@ -42,7 +42,7 @@ def record_end(directory: Path, outcome: str, from_step: int | None, lead: float
 
 
 def note_killed(directory: Path) -> None:
-    """Write the line of an attempt that is over and did not write it, if there is one."""
+    """Write the line of an attempt that was killed before it could, if there is one."""
     try:
         record = read_json(directory / RUNNING)
     except TaskError:
@@ -66,7 +66,7 @@ def _append(
 
 
 def read_attempts(directory: Path) -> list[dict[str, Any]]:
-    """The lines that are whole, oldest first."""
+    """The complete lines, oldest first."""
     try:
         text = (directory / ATTEMPTS).read_text(encoding="utf-8")
     except OSError:
@@ -81,7 +81,7 @@ def read_attempts(directory: Path) -> list[dict[str, Any]]:
 
 
 def killed_jobs(directory: Path) -> set[str]:
-    """The jobs, or their arrays, of attempts that ended without a word, or have not ended."""
+    """Jobs of attempts that were killed or have not ended; an array counts as one job."""
     lines = [line for line in read_attempts(directory) if line["outcome"] == "killed"]
     with suppress(TaskError):
         lines.append(read_json(directory / RUNNING))
@@ -89,27 +89,27 @@ def killed_jobs(directory: Path) -> set[str]:
 
 
 def newest_checkpoint(directory: Path) -> int:
-    """The step of the newest whole checkpoint of a training; 0 where there is none."""
+    """The step of the newest complete checkpoint of a training; 0 where there is none."""
     names = [path.name for path in (directory / CHECKPOINTS).glob("step-*")]
     return max((int(name[5:]) for name in names if name[5:].isdigit()), default=0)
 
 
 def _steps_done(directory: Path) -> int:
-    """Steps that the metrics of a training hold."""
+    """The number of steps in the metrics of a training."""
     path = directory / METRICS
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def process_record() -> dict[str, Any]:
-    """Names this process well enough to tell later whether it still lives."""
+    """What identifies this process, so that it can be checked later whether it still runs."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "born": process_birth(pid)}
 
 
 def process_birth(pid: int) -> str | None:
-    """The kernel's start time of ``pid``, so that a reused number is not taken for it.
+    """When process ``pid`` started, by the kernel; a later process with this number differs.
 
-    None where no such process runs, a zombie included.
+    None where no such process runs, or it is a zombie.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

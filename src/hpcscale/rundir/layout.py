@@ -1,4 +1,4 @@
-"""The names of everything in a run directory, each once; docs/run-directory.md describes them."""
+"""The names of files and folders in a run directory; docs/run-directory.md describes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hpcscale.atomic import DONE as DONE
 # --- of the sweep
 SWEEP = "sweep.yaml"
 CONFIG = "config.yaml"
-#: The site profile of the last call, which may be a file of the user's.
+#: The site profile of the last call, copied since it may be the user's own file.
 SITE = "site.yaml"
 MANIFEST = "manifest.json"
 CALLS = "calls.jsonl"
@@ -22,7 +22,7 @@ TASK = "task.json"
 FAILED = "failed.json"
 RUNNING = "running.json"
 JOB = "job.json"
-#: ``done.json`` of a task whose outputs have served their purpose and are deleted.
+#: The former ``done.json`` of a task whose outputs were deleted since no task needs them.
 RELEASED = "spent.json"
 PROGRESS = "progress.json"
 ATTEMPTS = "attempts.jsonl"
@@ -42,7 +42,7 @@ SELECTION = "selection.parquet"
 SELECTION_SUMMARY = "selection.json"
 EVALUATION = "evaluation.json"
 PROBES = "probes.json"
-#: A fact in the marker of a fetched model: it was checked by a version that refuses bad ones.
+#: A fact in the marker of a fetched model: its version of hpcscale refuses faulty models.
 PROBED = "probed"
 
 # --- tables of the analysis
@@ -78,5 +78,5 @@ def is_task_folder(folder: str) -> bool:
 
 
 def log_file(run_dir: Path, task_id: str) -> Path:
-    """The log of the processes on this machine that begin with this task."""
+    """The log of an array task on this machine, by the id of its first task."""
     return run_dir / LOGS / f"{task_id.replace('/', '-')}.log"

@@ -14,9 +14,9 @@ from hpcscale.rundir.layout import LOCK
 
 @contextmanager
 def exclusive(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory against a second sweep on this machine.
+    """Lock the run directory, so that no second sweep on this machine uses it.
 
-    Raises ConfigError where the directory cannot be written, ClusterError where another holds it.
+    Raises ConfigError where it cannot be written, ClusterError where another sweep has the lock.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def exclusive(run_dir: Path) -> Iterator[None]:
                 f"watch it with `hpcscale status {run_dir} --follow`"
             ) from None
         except OSError:
-            # Some parallel file systems are mounted without locks; liveness checks remain.
+            # Some parallel file systems have no locks; tasks are still checked for liveness.
             pass
         handle.truncate(0)
         handle.write(str(os.getpid()))

@@ -1,4 +1,4 @@
-"""Reading what the tasks of a run directory left."""
+"""Read what tasks wrote into a run directory."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def facts_of_kind(run_dir: Path, folder: str, kind: str) -> Iterator[Row]:
 
 
 def read_lines(path: Path) -> Iterator[Row]:
-    """The objects of a file of JSON lines; none where it is absent, a torn last line left out.
+    """The objects of a file of JSON lines. An absent file has none.
 
-    Raises TaskError where another line is not JSON.
+    An incomplete last line is skipped; another line that is not JSON raises TaskError.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""What a sweep writes about itself, so that the run directory alone can go on and be checked."""
+"""Records of a sweep, so that its run directory alone suffices to continue and to check it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Call:
 
 
 def write_records(run_dir: Path, call: Call) -> None:
-    """The sweep file, the resolved config, the site profile and the manifest of this call."""
+    """Write the sweep file, the resolved config, the site profile and the manifest of a call."""
     try:
         shutil.copyfile(call.sweep_file, run_dir / SWEEP)
     except shutil.SameFileError:
@@ -74,7 +74,7 @@ def write_records(run_dir: Path, call: Call) -> None:
 
 
 def write_task_files(run_dir: Path, files: Iterable[TaskFile]) -> None:
-    """Each task's file where its worker looks for it, and no marker of an earlier end."""
+    """Write each task's file into its directory, and delete markers of an earlier result."""
     for file in files:
         directory = run_dir / file.id
         directory.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and dirtiness of the working tree that the command was called in."""
+    """The commit of the working directory, and whether files differ from it; None without git."""
 
     def ask(*words: str) -> str:
         return subprocess.run(

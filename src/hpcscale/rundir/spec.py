@@ -1,8 +1,8 @@
-"""What a task is told: a frozen model for each kind, written to and read from ``task.json``.
+"""The spec of a task: its parameters as a frozen model for each kind, kept in ``task.json``.
 
-A field decides the task's result, and is then part of its key, unless it is marked as runtime: a
-batch size, a path, a label. ``task.json`` holds the first under ``decides``, the others under
-``params``.
+A field decides the task's result, and is then part of its key, unless it is marked as runtime, as
+a batch size, a path or a label is. ``task.json`` holds fields that decide under ``decides``, and
+the others under ``params``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _S = TypeVar("_S", bound="Spec")
 @dataclass(frozen=True)
 class Mark:
     """How a field is written. runtime: the result does not depend on it. optional: it is left out
-    while it is None. flat: a part whose fields are written beside the others. name: in the file,
-    where it differs from the field's."""
+    where it is None. flat: the fields of this part are written on the level of the others. name:
+    its name in the file, where it differs."""
 
     runtime: bool = False
     optional: bool = False
@@ -77,7 +77,7 @@ class Part(BaseModel):
 
 
 class Spec(Part):
-    """What a task of one kind is told."""
+    """The parameters of a task of one kind."""
 
 
 def read_spec(spec: type[_S], decides: Json, runtime: Json, place: object) -> _S:
@@ -94,7 +94,7 @@ def read_spec(spec: type[_S], decides: Json, runtime: Json, place: object) -> _S
 
 
 def _json(value: object, plain: object, runtime: bool) -> object:
-    """Sections are in a key by their own rule, which leaves later fields out."""
+    """A value of a field. In a key, a section leaves out later fields at their defaults."""
     if runtime:
         return plain
     if isinstance(value, Section):

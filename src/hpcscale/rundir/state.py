@@ -1,4 +1,4 @@
-"""What is there: the state of each task, from its files and, for liveness alone, its job."""
+"""The state of each task, from its files and, only for whether it is alive, from its job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpcscale.rundir.layout import DONE, FAILED, JOB, RELEASED, RUNNING, is_task
 
 
 class Named(Protocol):
-    """What a task is found by."""
+    """What identifies a task."""
 
     @property
     def name(self) -> str: ...
@@ -33,7 +33,7 @@ Liveness = Literal["running", "queued", "gone", "unknown"]
 
 @dataclass(frozen=True)
 class Job:
-    """What a task was submitted as: the back end's name, and the id that it gave."""
+    """What a task was submitted as: the name of a back end, and the id that it gave."""
 
     executor: str
     id: str
@@ -44,10 +44,10 @@ Ask = Callable[[Sequence[Job]], "dict[Job, Liveness]"]
 
 
 class State(str, Enum):
-    """Unknown is a job that the scheduler could not be asked about: neither success nor failure.
+    """UNKNOWN: whether the task still runs cannot be found out; neither success nor failure.
 
-    Released (``spent``): it was done, and its outputs are deleted since nothing waits for them;
-    they are made again if needed.
+    RELEASED (``spent`` in files): the task was done, and its outputs were deleted since no task
+    waits for them; they are made again if needed.
     """
 
     DONE = "done"
@@ -62,7 +62,7 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class TaskState(Generic[T_co]):
-    """job: what the task waits or runs as, or what it was last submitted as where it is missing."""
+    """job: the one that the task waits or runs as; of a missing task, the last one."""
 
     task: T_co
     state: State
@@ -71,12 +71,12 @@ class TaskState(Generic[T_co]):
 
     @property
     def alive(self) -> bool:
-        """Starting the task now could run it twice."""
+        """Whether the task waits or runs, or may do so: starting it now could run it twice."""
         return self.state in (State.RUNNING, State.QUEUED, State.UNKNOWN)
 
     @property
     def over(self) -> bool:
-        """It was done, whether or not its outputs are still there."""
+        """Whether the task was done, even where its outputs have been deleted."""
         return self.state in (State.DONE, State.RELEASED)
 
 
@@ -107,7 +107,7 @@ def _from_files(
 ) -> TaskState[T]:
     directory = run_dir / task.id
     running = _read(directory / RUNNING)
-    # What a scheduler started, it alone can say whether it lives.
+    # Only the scheduler knows whether a job that it started is alive.
     if running and job is None:
         if running["host"] != socket.gethostname():
             detail = f"started on {running['host']}; if it is gone, delete {directory / RUNNING}"

@@ -27,8 +27,8 @@ class Input(BaseModel):
 
 
 class TaskFile(BaseModel):
-    """decides: the values that the key is made of, beside the keys of the inputs. params: the
-    others. Both are a spec's, which ``spec`` reads."""
+    """decides: values of the spec that, with the keys of the inputs, make the key. params: its
+    other values. inputs: by label."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,13 +64,13 @@ def read_task_file(run_dir: Path, task_id: str) -> TaskFile:
 
 
 def find_task_file(run_dir: Path, task_id: str) -> TaskFile | None:
-    """``read_task_file``; None where the run directory has no such task."""
+    """As ``read_task_file``, but None where the run directory has no such task."""
     exists = (run_dir / task_id / TASK).exists()
     return read_task_file(run_dir, task_id) if exists else None
 
 
 def write_task_file(run_dir: Path, file: TaskFile) -> None:
-    """Write the file, unless it is there with the same content."""
+    """Write the file, unless it already has this content."""
     path = run_dir / file.id / TASK
     text = json.dumps(file.model_dump(mode="json"), indent=2)
     if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -1,4 +1,4 @@
-"""Segments of trunks in a run directory: which a task continues from, and when they can go."""
+"""Segments of trunks: which of them a task continues from, and when their state is deleted."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def segments_behind(run_dir: Path, file: TaskFile) -> Iterator[str]:
 
 
 def release(run_dir: Path, segment: Path) -> None:
-    """Delete the state of a segment where all that continues from it is done: its branches and the
-    next segment. The last of a trunk keeps its state, so that a larger budget costs the rest only.
+    """Delete the state of a segment once all tasks that continue from it are done: its branches and
+    the next segment. The last segment keeps its state, for a larger budget to continue from.
 
-    Called by whatever reads the state, once that is marked: of two that end together, the later
-    finds both marks.
+    Each task that continues from the state calls this after it is marked as done; of two that end
+    at the same time, the later one finds both markers.
     """
     own = str(segment.relative_to(run_dir))
     cells = [path.parent for path in (run_dir / CELLS).glob(f"*/{TASK}")]
     segments = [path.parent for path in segment.parent.glob(f"*/{TASK}")]
     readers = [task for task in cells if _reads(run_dir, task, own)]
-    behind = [task for task in segments if _reads(run_dir, task, own)]
-    ended = all(_was_done(task) for task in readers + behind)
-    if behind and ended and (segment / DONE).exists():
+    following = [task for task in segments if _reads(run_dir, task, own)]
+    ended = all(_was_done(task) for task in readers + following)
+    if following and ended and (segment / DONE).exists():
         (segment / DONE).replace(segment / RELEASED)
         shutil.rmtree(segment / CHECKPOINTS, ignore_errors=True)
 
@@ -50,4 +50,4 @@ def _reads(run_dir: Path, task: Path, segment: str) -> bool:
     try:
         return segment in read_task_file(run_dir, str(task.relative_to(run_dir))).input_ids(STATE)
     except TaskError:
-        return False  # gone since it was listed
+        return False  # deleted since it was listed

@@ -13,7 +13,10 @@ from hpcscale.selection.method import ScoreRequest
 
 
 def scoring_model(shared: Shared, source: str) -> AnyTask:
-    """``base``, or a hub id or directory that the sweep also names as its base model."""
+    """The task of the model that scores; the base model's for ``base`` or for its own source.
+
+    source: ``base``, a hub id or a directory.
+    """
     if source in ("base", shared.config.model.source):
         return shared.base
     return fetch_task("models/scorer", source, None, shared.sources)

@@ -1,4 +1,4 @@
-"""The tasks behind the scores of another package: shards of the pool, and their merge."""
+"""The tasks behind the scores of another package's scorer: shards of the pool, and their merge."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hpcscale.selection.scorers import load_scorer
 
 
 def scorer_flops(spec: ScorerSpec, tokens: float) -> float | None:
-    """FLOPs of scoring documents of so many tokens; None where the scorer does not know them."""
+    """FLOPs of scoring documents of ``tokens`` in all; None where the scorer does not know them."""
     scorer = load_scorer(ScoreRequest(spec.scorer, dict(spec.scorer_params)))
     return scorer.flops(round(tokens))
 
 
 def plugin_scores(shared: Shared, request: ScoreRequest, scorer: Scorer) -> AnyTask:
-    """Scorers of equal names and parameters share their tasks, whichever method asks."""
+    """The merged scores; methods that request one scorer with equal parameters share the tasks."""
     params = scorer.params.deciding()
     source = scorer.model()
     inputs: Inputs = {

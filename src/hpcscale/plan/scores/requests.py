@@ -1,4 +1,4 @@
-"""The scores that the methods of a sweep ask for, each made once."""
+"""The scores that the methods of a sweep ask for, each computed once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpcscale.selection.scorers import load_scorer
 def score_tasks(shared: Shared, requests: Sequence[ScoreRequest | None]) -> list[AnyTask | None]:
     """The task of the merged scores for each request; equal requests have equal tasks.
 
-    Raises ConfigError for a scorer that is not installed, or parameters that do not fit.
+    Raises ConfigError for a scorer that is not installed, or for wrong parameters.
     """
     of_influence = {
         index: InfluenceRequest.model_validate(request.params)

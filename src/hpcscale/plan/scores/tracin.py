@@ -45,8 +45,8 @@ def influence_scores(shared: Shared, request: InfluenceRequest, proxy: Proxy) ->
 
 
 def proxy_task(shared: Shared, capture: bool) -> Proxy:
-    """A short run of the base model on a random part of the pool. capture: it also stores the
-    gradients of its own passes.
+    """A short run of the base model on a random part of the pool. capture: whether it also stores
+    the gradients of its own passes.
 
     Raises ConfigError where it has fewer steps than checkpoints.
     """
@@ -72,7 +72,7 @@ def proxy_task(shared: Shared, capture: bool) -> Proxy:
 
 
 def slug(request: InfluenceRequest) -> str:
-    """A name of the scores that says how they were made."""
+    """A folder name that says how the scores are computed."""
     parts = ["tracin", request.way, request.aggregate]
     parts += ["adam"] if request.preconditioner == "adam" else []
     parts += ["cosine"] if request.normalise == "cosine" else []
@@ -83,8 +83,8 @@ def slug(request: InfluenceRequest) -> str:
 def _check(shared: Shared, request: InfluenceRequest) -> None:
     if "query" not in shared.stores and request.aggregate != "self":
         raise ConfigError(
-            "a tracin selection measures influence on a query set, which the file does not "
-            "name; add `data.query`, for example `query: {corpus: c4, split: validation, "
+            "a tracin selection measures influence on a query set, but the sweep file has no "
+            "`data.query`; add one, for example `query: {corpus: c4, split: validation, "
             "tokens: 100k}`, or write `aggregate: self`"
         )
     if request.way == "capture":
@@ -94,7 +94,7 @@ def _check(shared: Shared, request: InfluenceRequest) -> None:
 
 
 def _measure(shared: Shared, way: str) -> Measure:
-    """How gradients are taken, the checkpoint and the preconditioner apart."""
+    """How gradients are computed, without the checkpoint and the preconditioner."""
     config, sequences = shared.config.influence, shared.sequences
     stored = way != "direct"
     return Measure(
@@ -150,21 +150,21 @@ def _stored_blocks(shared: Shared, request: InfluenceRequest, proxy: Proxy) -> l
     shards, queries = _pool_shards(shared, request), _query_shards(shared, request)
     tasks: list[AnyTask] = []
     for checkpoint in range(shared.config.influence.proxy.checkpoints):
-        pools: list[AnyTask] = [proxy]
+        pool_tasks: list[AnyTask] = [proxy]
         if request.way != "capture":
-            pools = [
+            pool_tasks = [
                 _gradients(shared, proxy, "pool", checkpoint, of_pool, (index, shards))
                 for index in range(shards)
             ]
-        asked: list[AnyTask | None] = [None]
+        query_tasks: list[AnyTask | None] = [None]
         if request.aggregate != "self":
-            asked = [
+            query_tasks = [
                 _gradients(shared, proxy, "query", checkpoint, of_query, (index, queries))
                 for index in range(queries)
             ]
         label = "proxy" if request.way == "capture" else "gradients"
-        for index, pool in enumerate(pools):
-            for number, query in enumerate(asked):
+        for index, pool in enumerate(pool_tasks):
+            for number, query in enumerate(query_tasks):
                 inputs: Inputs = {**_stores(shared), label: (pool,)}
                 suffix = ""
                 if query is not None:
