@@ -332,7 +332,7 @@ def test_inspect_shows_texts_and_draws(run: Path, hpcscale: Run, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--set", "data.query=null"), "add `data.query`"),
+        (("--set", "data.query=null"), "has no `data.query`"),
         (("--set", "influence.proxy.checkpoints=99"), "write 24 or fewer"),
         (("--set", "influence.projection.dimension=0"), "greater than or equal to 1"),
         (
@@ -378,7 +378,7 @@ def test_a_store_that_does_not_fit_is_refused_with_the_dimension_that_would(
             "influence.projection={dimension: 65536}",
             check=2,
         )
-        assert "has 972.8 KiB to give" in done.stderr
+        assert "has only 972.8 KiB free" in done.stderr
         fitting = int(done.stderr.partition("dimension: ")[2].partition("}")[0])
         again = hpcscale(
             "sweep",

@@ -1,4 +1,4 @@
-"""What a back end is: it runs the tasks of a sweep on some machine.
+"""The interface of a back end, which runs the tasks of a sweep on some machine.
 
 A package adds one by an entry point in the group ``hpcscale.backends`` that names a subclass of
 ``Backend``, or of ``Queue`` where jobs are submitted and continue without the caller;
@@ -23,15 +23,17 @@ from hpcscale.plan.graph import AnyTask
 from hpcscale.plan.resources import Machine
 from hpcscale.rundir.state import Job, Liveness, write_job
 
+#: Prints a line for the user.
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is to run. arrays: each behind those that it waits for. tasks: the same in order.
+    """What must run. arrays: each comes after the arrays it waits for. tasks: all of their tasks,
+    inputs first.
 
-    done: ids of finished tasks. jobs: of tasks that an earlier call submitted and that are alive.
-    avoid: nodes that no job may get.
+    done: ids of finished tasks. jobs: by task id, jobs of an earlier call that are alive. avoid:
+    nodes that no job may get.
     """
 
     name: str
@@ -48,18 +50,19 @@ class Submission:
 
 
 class Backend(ABC):
-    """name: of the option ``--executor``. here: tasks run on this machine and end with the call."""
+    """name: the value of ``--executor`` that selects it. here: whether tasks run on this machine
+    and end with the call."""
 
     name: ClassVar[str]
     here: ClassVar[bool] = True
 
     def affinity(self) -> int:
-        """How well the back end suits this machine; ``--executor auto`` takes the highest above
-        0."""
+        """How well the back end suits this machine; ``--executor auto`` takes the highest. 0: never
+        take it."""
         return 0
 
     def problem(self) -> str | None:
-        """Why it cannot be used here, as a sentence; None: it can."""
+        """Why the back end cannot be used here, as a sentence; None where it can."""
         return None
 
     @abstractmethod
@@ -78,7 +81,7 @@ class Backend(ABC):
     def start(self, submission: Submission, display: Display, say: Say) -> bool:
         """Run the arrays; True when every task is done or, for a queue, submitted.
 
-        A task that fails leaves those running that do not need it.
+        A failed task stops only the tasks that need it.
         """
 
     def preview(self, submission: Submission) -> list[str]:
@@ -86,15 +89,15 @@ class Backend(ABC):
         return []
 
     def alive(self, jobs: Sequence[str]) -> dict[str, Liveness]:
-        """What the scheduler says of jobs; a job that is not known is gone."""
+        """The state of each job that the scheduler knows; a job that is left out is gone."""
         return {}
 
     def ended(self, jobs: Sequence[str]) -> dict[str, str]:
-        """What became of jobs that are gone, in the scheduler's words, where it still knows."""
+        """How jobs that are gone ended, in the scheduler's words; unknown ones are left out."""
         return {}
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """End jobs; those that are gone do no harm."""
+        """End jobs; jobs that are gone are ignored."""
         return
 
     def bad_nodes(self, jobs: Sequence[str]) -> list[str]:
@@ -102,7 +105,7 @@ class Backend(ABC):
         return []
 
     def stop_lead(self, profile: SiteProfile, resources: Resources) -> int | None:
-        """Seconds between the signal to stop and the end of a job; None: no such signal."""
+        """Seconds between the signal to stop and the end of a job; None without such a signal."""
         return None
 
 
@@ -116,12 +119,12 @@ class Queue(Backend):
     def submit(self, submission: Submission, array: Array, after: Sequence[str]) -> list[str]:
         """Submit one array, and return the id of the job of each array task.
 
-        The jobs start once all jobs of ``after`` have ended, in whatever way, and call
+        The jobs start once all jobs of ``after`` have ended, done or failed, and call
         ``worker_command`` or ``hpcscale.worker.run.run_tasks_entry``.
         """
 
     def start(self, submission: Submission, display: Display, say: Say) -> bool:
-        """Submit array by array; what was submitted is known also where a later one is refused."""
+        """Submit array by array. Each job is recorded at once, in case a later one is refused."""
         jobs = {name: job.id for name, job in submission.jobs.items()}
         for array in submission.arrays:
             after = sorted({jobs[name] for name in array.waits_for() if name in jobs})
@@ -130,9 +133,9 @@ class Queue(Backend):
                 for task in one.tasks:
                     write_job(submission.run_dir / task.id, Job(self.name, job), time.time())
                     jobs[task.id] = job
-            said = ", ".join(dict.fromkeys(self.array_of(job) for job in ids))
+            listed = ", ".join(dict.fromkeys(self.array_of(job) for job in ids))
             size = f"{len(ids)} array tasks as job array" if len(ids) > 1 else "job"
-            say(f"submitted {array.stage}: {size} {said}")
+            say(f"submitted {array.stage}: {size} {listed}")
         return True
 
     def array_of(self, job: str) -> str:

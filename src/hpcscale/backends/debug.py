@@ -1,4 +1,4 @@
-"""One task after the other in this process, where a debugger sees it."""
+"""Run one task after the other in this process, where a debugger can follow it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _BUNDLED = 2
 
 
 class Display:
-    """Counts per stage, a bar per running task, and a line for what ends."""
+    """Counts per stage, a bar per running task, and a line for each task that ends."""
 
     def __init__(self, run_dir: Path, tasks: Sequence[AnyTask], done: set[str]) -> None:
         self.run_dir = run_dir
@@ -56,7 +56,7 @@ class Display:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def finished(self, *tasks: AnyTask) -> None:
-        """Tasks that ended well together; bundles of light ones share a line."""
+        """Report tasks that one array task completed; a bundle of light tasks shares a line."""
         for task in tasks:
             self.done[task.stage] += 1
         if len(tasks) > _BUNDLED:
@@ -71,7 +71,7 @@ class Display:
         self.say(f"[{elapsed:>6}] {task.stage:<9} {count:>7}  {text}")
 
     def _outcome(self, task: AnyTask) -> str:
-        """The number that a person waits for, where the task has one."""
+        """The main number of the task's result, as text; empty where it has none."""
         try:
             facts = json.loads((self.run_dir / task.id / DONE).read_text())["facts"]
         except (OSError, ValueError, KeyError):
@@ -92,7 +92,7 @@ class Display:
 
     def refresh(self, running: Sequence[ArrayTask]) -> None:
         if self.console.is_terminal:
-            self._live.update(self.render([task for e in running for task in e.tasks[:1]]))
+            self._live.update(self.render([one.tasks[0] for one in running]))
 
     def render(self, running: Sequence[AnyTask]) -> Group:
         stages = Table(box=None, padding=(0, 2, 0, 0), show_header=False)

@@ -1,4 +1,4 @@
-"""Running a plan on this machine: as many array tasks side by side as its cores and GPUs carry."""
+"""Run a plan on this machine: as many array tasks side by side as its cores and GPUs allow."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _GRACE = 60.0
 
 
 class Interrupted(Preempted):
-    """Ctrl-C or SIGTERM stopped a local sweep; its run directory can go on."""
+    """Ctrl-C or SIGTERM stopped a local sweep; the next call continues it."""
 
     exit_code = 130
 
 
 @dataclass
 class _Slots:
-    """What is free of this machine; an array task larger than all of it runs alone."""
+    """The free cores and GPUs; an array task that needs more cores than exist runs alone."""
 
     cores: int = field(default_factory=core_count)
     gpus: list[int] = field(default_factory=lambda: list(range(gpu_count())))
@@ -93,7 +93,7 @@ def this_machine() -> Machine:
 
 
 class _Run:
-    """What waits, what runs and what is done of one submission."""
+    """The waiting, running and finished tasks of one submission."""
 
     def __init__(self, submission: Submission, display: Display) -> None:
         self.run_dir, self.display = submission.run_dir, display
@@ -108,7 +108,7 @@ class _Run:
         self.slots = _Slots()
 
     def launch(self) -> None:
-        """Start what has its inputs and fits into what is free."""
+        """Start the array tasks whose inputs are done and that fit into what is free."""
         left = []
         for one, asked in self.waiting:
             ready = one.reads() <= self.done and not one.follows() & self.pending
@@ -119,7 +119,7 @@ class _Run:
         self.waiting = left
 
     def drop_what_cannot_start(self) -> None:
-        """An input that is neither done nor about to be has failed."""
+        """Drop array tasks with an input that is neither done nor pending: it has failed."""
         before = -1
         while len(self.waiting) != before:
             before, left = len(self.waiting), []
@@ -131,7 +131,7 @@ class _Run:
             self.waiting = left
 
     def collect(self) -> None:
-        """Wait a moment, then take in what has ended."""
+        """Wait a moment, then handle the array tasks that have ended."""
         if not self.running:
             return
         time.sleep(_POLL)
@@ -174,7 +174,7 @@ class _Run:
 
 
 def _note_death(directory: Path, key: str, code: int) -> None:
-    """A process killed from outside could not say so itself."""
+    """Record the failure of a process that a signal killed, since it could not do so itself."""
     if code < 0 and (directory / RUNNING).exists():
         note_killed(directory)
         if not (directory / FAILED).exists():
@@ -188,7 +188,7 @@ def _stop(running: list[_Running], display: Display) -> None:
     deadline = time.monotonic() + _GRACE
     try:
         for item in running:
-            # Tasks that lie at a fixed place have nothing to save.
+            # Tasks with a fixed directory have nothing to save.
             fixed = item.array_task.tasks[0].kind.fixed
             item.job.kill() if fixed else item.job.terminate()
         while any(item.job.poll() is None for item in running) and time.monotonic() < deadline:

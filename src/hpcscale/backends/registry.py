@@ -53,8 +53,8 @@ def backend(name: str) -> Backend:
 def choose(name: str, dry_run: bool = False) -> Backend:
     """The back end of ``--executor``; ``auto`` is the one with the highest affinity.
 
-    A dry run is planned for Slurm also where none answers. Raises ClusterError where the back end
-    that is named cannot be used here.
+    With ``auto``, a dry run is planned for Slurm even where no Slurm answers. Raises ClusterError
+    where the named back end cannot be used here.
     """
     if name == "auto":
         if dry_run:
@@ -68,9 +68,9 @@ def choose(name: str, dry_run: bool = False) -> Backend:
 
 
 def liveness(jobs: Sequence[Job]) -> dict[Job, Liveness]:
-    """Asks each back end that submitted any of ``jobs``, once.
+    """The state of each job; each back end is asked once.
 
-    Jobs of one that is not installed here are unknown.
+    Jobs of a back end that is not installed here are unknown.
     """
     found: dict[Job, Liveness] = {}
     for name in sorted({job.executor for job in jobs}):
@@ -85,7 +85,7 @@ def liveness(jobs: Sequence[Job]) -> dict[Job, Liveness]:
 
 
 def endings(jobs: Sequence[Job]) -> dict[Job, str]:
-    """What became of jobs that are gone, in the words of their schedulers, where these know."""
+    """How jobs that are gone ended, in the words of their schedulers; unknown ones are left out."""
     found: dict[Job, str] = {}
     for name in sorted({job.executor for job in jobs}):
         mine = {job.id: job for job in jobs if job.executor == name}

@@ -25,7 +25,7 @@ _FAILURES = 2
 
 
 class Slurm(Queue):
-    """The cluster whose controller answers here."""
+    """The cluster of the Slurm controller that answers here."""
 
     name = "slurm"
 
@@ -51,7 +51,7 @@ class Slurm(Queue):
         return unused_options(os.environ, profile)
 
     def submit(self, submission: Submission, array: Array, after: Sequence[str]) -> list[str]:
-        # A job array is waited for as a whole.
+        # A dependency names a whole job array.
         parents = dict.fromkeys(self.array_of(job) for job in after)
         return _executor(submission).submit(
             stage=array.stage,
@@ -92,7 +92,7 @@ def _executor(submission: Submission) -> SlurmExecutor:
 
 
 def _script(submission: Submission, array: Array) -> str:
-    """The sbatch script of an array, under a title; dependencies are known once it is submitted."""
+    """The sbatch script of an array under a title, without the dependencies, not yet known."""
     script = _executor(submission).render(
         stage=array.stage,
         name=submission.job_name(array),

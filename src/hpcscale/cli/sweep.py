@@ -85,6 +85,6 @@ def _detach(file: Path, run_dir: Path) -> None:
             start_new_session=True,
         )
     click.echo(
-        f"sweep of {file} goes on as process {process.pid}; log: {log}\n"
-        f"look: hpcscale status {run_dir} --follow\nstop: kill {process.pid}"
+        f"sweep of {file} continues as process {process.pid}; log: {log}\n"
+        f"watch: hpcscale status {run_dir} --follow\nstop: kill {process.pid}"
     )

@@ -1,4 +1,4 @@
-"""Faults that can be seen before anything is submitted."""
+"""Checks that find faults before anything is submitted."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from hpcscale.units import format_count
 
 
 def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
-    """Raises HpcscaleError for the first fault that would surface later, on a node.
+    """Notes for the user. Raises HpcscaleError for the first fault that a node would meet later.
 
-    A dry run asks no scheduler; what only has to be done first is returned as a note.
+    A dry run does not ask the scheduler, and returns as a note what must be done before a sweep.
     """
     _root_is_writable(sweep.run_dir)
     _budgets_share_a_trunk(sweep)
     _budgets_fit_the_pool(sweep)
     _batches_divide(sweep)
-    _an_engine_trains(sweep)
+    _engine_supports_precision(sweep)
     _context_is_long_enough(sweep)
     refuse_outdated(sweep)
-    _files_are_here(sweep, plan)
+    _files_are_not_pointers(sweep, plan)
     full = disk_problem(sweep, plan)
     if full and not dry_run:
         raise ConfigError(full)
@@ -44,7 +44,7 @@ def check(sweep: Sweep, plan: Plan, dry_run: bool = False) -> list[str]:
         return notes + unprepared
     if unprepared:
         raise ConfigError(unprepared[0])
-    _scheduler_takes_it(sweep)
+    _scheduler_accepts(sweep)
     return []
 
 
@@ -57,8 +57,8 @@ def _budgets_share_a_trunk(sweep: Sweep) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def _an_engine_trains(sweep: Sweep) -> None:
-    """With the precision of the machine where the file leaves it open."""
+def _engine_supports_precision(sweep: Sweep) -> None:
+    """The precision is the machine's where the sweep file has none."""
     if problem := sweep.config.train.engine_problem(sweep.precision):
         raise ConfigError(f"{sweep.path}: train: {problem}")
 
@@ -102,8 +102,8 @@ def _batches_divide(sweep: Sweep) -> None:
         check_batch(train.global_batch, data.sequence_length, ranks, train.micro_batch)
 
 
-def _files_are_here(sweep: Sweep, plan: Plan) -> None:
-    """Not merely pointers to them; what a store holds already is not asked for again."""
+def _files_are_not_pointers(sweep: Sweep, plan: Plan) -> None:
+    """The corpora of stores that are not done hold content, not pointers to it (Git LFS)."""
     for role, spec in sweep.config.data.roles().items():
         if plan.states[sweep.tasks.shared.stores[role].id].state is not State.DONE:
             sweep.sources.listing(spec).refuse_pointers()
@@ -123,14 +123,14 @@ def _context_is_long_enough(sweep: Sweep) -> None:
         )
 
 
-def _scheduler_takes_it(sweep: Sweep) -> None:
+def _scheduler_accepts(sweep: Sweep) -> None:
     asked = [sweep.resources(stage).partition for stage in stages_of([*sweep.tasks.graph])]
     named = {name for name in (*asked, sweep.profile.partition) if name is not None}
     sweep.backend.check(sweep.profile, named)
 
 
 def _unprepared(sweep: Sweep, plan: Plan) -> list[str]:
-    """What needs a network that the compute nodes do not have, as one sentence, or none."""
+    """A sentence on tasks that need a network where compute nodes have none; otherwise empty."""
     if sweep.profile.network_on_compute:
         return []
     config = sweep.config

@@ -1,4 +1,4 @@
-"""What a sweep will cost: tokens, FLOPs, and GPU-hours where the GPU is known."""
+"""The cost of a sweep: tokens, FLOPs, and GPU-hours where the GPU is known."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ASSUMED_MFU = 0.35
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the tasks about to start. flops and gpu_hours are None where they cannot be known.
+    """The cost of the tasks to start. flops and gpu_hours are None where they are unknown.
 
-    hours_told: the hours in words, or why they are not known.
+    hours_text: the hours as a phrase, or why they are unknown.
     """
 
     train_tokens: int
@@ -31,13 +31,13 @@ class Estimate:
     eval_tokens: int
     flops: float | None
     gpu_hours: float | None
-    hours_told: str
+    hours_text: str
 
 
 def estimate(
     config: SweepConfig, tasks: list[AnyTask], gpu_type: str | None, precision: str
 ) -> Estimate:
-    """Training costs 6 FLOPs a parameter and token plus attention, a forward pass a third.
+    """Training costs 6 FLOPs per parameter and token plus attention; a forward pass, a third.
 
     Gradients of documents cost as much as training on them.
     """
@@ -56,15 +56,16 @@ def estimate(
                 *_of_scorers(tasks, config),
             ]
         )
-    hours, told = _gpu_hours(flops, gpu_type, precision)
+    hours, hours_text = _gpu_hours(flops, gpu_type, precision)
     scored += counted[Passes.SCORER]
     return Estimate(
-        round(trained), round(scored), round(measured), round(evaluated), flops, hours, told
+        round(trained), round(scored), round(measured), round(evaluated), flops, hours, hours_text
     )
 
 
 def trained_tokens(spec: Spec) -> int:
-    """Tokens of the steps that a task of a training kind makes itself."""
+    """Tokens that a training task trains on itself, without those of a trunk before it; 0 where
+    its spec does not say."""
     if isinstance(spec, TrainSpec):
         return spec.budget - (spec.starts_at or 0)
     if isinstance(spec, TrunkSpec):
@@ -100,7 +101,7 @@ def _shards(task: AnyTask) -> int:
 
 
 def _of_scorers(tasks: list[AnyTask], config: SweepConfig) -> list[float | None]:
-    """FLOPs of scorers of other packages, by their own word."""
+    """FLOPs of scorers of other packages, as these report them."""
     return [
         scorer_flops(task.spec, _tokens(config, task))
         for task in tasks

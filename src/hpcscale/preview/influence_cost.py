@@ -1,4 +1,4 @@
-"""What influence will take before it starts: disk, memory and time; and whether the disk has it."""
+"""Forecast the disk, memory and time that influence takes, and check the free disk space."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from hpcscale.plan.specs import DirectSpec, GradientsSpec, ProxySpec
 from hpcscale.rundir.reading import facts_of_kind
 from hpcscale.units import format_bytes, format_duration, format_rate
 
-#: Tokens of a document where its store is not there yet: about C4's mean.
+#: Tokens of a document, while its store does not exist: about C4's mean.
 ASSUMED_TOKENS = 480
-#: Bytes a stored number.
+#: Bytes of a stored number.
 _ITEM = {"fp16": 2, "bf16": 2, "fp32": 4}
-#: Bytes of a row beside its gradient: norm and ordinal.
+#: Bytes of a row besides its gradient: norm and ordinal.
 _BESIDE = 12
-#: Of a process that has torch imported.
+#: Bytes of a process that has imported torch.
 _PROCESS = 600 << 20
-#: Buffers of rows and of wide sketches (influence/dump.py, influence/gradients.py).
+#: Bytes of the buffers of rows and wide sketches (influence/dump.py, influence/gradients.py).
 _BUFFERS = 768 << 20
-#: Float32 activations of a block and token that a backward keeps, in widths.
+#: Float32 activations that a backward pass keeps per block and token, as a multiple of the width.
 _ACTIVATIONS = 34
 #: The share of a disk's free bytes that a store may take.
 _USABLE = 0.95
@@ -38,8 +38,9 @@ _USABLE = 0.95
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of the gradients about to be written. dimension and memory are None where the size of the
-    model is not known; seconds where no rate is. ``assumed``: documents were not counted yet."""
+    """The gradients to be written. dimension, row_bytes and memory are None where the model's size
+    is unknown. seconds: of one task; None where no rate is known. rate: what the time is based on.
+    assumed: whether the number of documents is an assumption."""
 
     dimension: int | None
     row_bytes: int | None
@@ -59,7 +60,7 @@ _KINDS = (PROXY, GRADIENTS, DIRECT, BLOCK)
 
 
 def forecast(sweep: Sweep, plan: Plan) -> Forecast | None:
-    """None where no gradients will be taken."""
+    """None where no influence task will start."""
     tasks = [task for task in plan.start if task.kind in _KINDS]
     if not tasks:
         return None
@@ -89,7 +90,7 @@ def forecast(sweep: Sweep, plan: Plan) -> Forecast | None:
 
 
 def forecast_lines(sweep: Sweep, plan: Plan) -> list[str]:
-    """The forecast in words; nothing where there is none."""
+    """The forecast as text; empty where there is none."""
     found = forecast(sweep, plan)
     if found is None:
         return []
@@ -97,7 +98,7 @@ def forecast_lines(sweep: Sweep, plan: Plan) -> list[str]:
     lines = [f"influence: {named} tasks"]
     if found.rows:
         if found.row_bytes is None or found.store_bytes is None:
-            lines.append(f"  gradients: {found.rows} rows of a size that the model decides")
+            lines.append(f"  gradients: {found.rows} rows, whose size depends on the model")
         else:
             about = "about " if found.assumed else ""
             lines.append(
@@ -116,7 +117,7 @@ def forecast_lines(sweep: Sweep, plan: Plan) -> list[str]:
 
 
 def disk_problem(sweep: Sweep, plan: Plan) -> str | None:
-    """Why the gradients do not fit on the disk, and the dimension that would; None: they fit."""
+    """Why the gradients do not fit on the disk, and a dimension that does; None where they fit."""
     found = forecast(sweep, plan)
     if found is None or not found.store_bytes:
         return None
@@ -131,8 +132,9 @@ def disk_problem(sweep: Sweep, plan: Plan) -> str | None:
     )
     return (
         f"{sweep.path}: gradients of {found.rows} rows x {found.dimension} numbers take "
-        f"{format_bytes(found.store_bytes)}, and {sweep.run_dir} has {format_bytes(free)} to give; "
-        f"{remedy}, or another `root`, or `way: direct`, which stores none"
+        f"{format_bytes(found.store_bytes)}, but {sweep.run_dir} has only {format_bytes(free)} "
+        f"free for them; {remedy}, or another `root`, or `strategy: on-the-fly`, which does not "
+        "store gradients"
     )
 
 
@@ -164,7 +166,7 @@ def _documents(sweep: Sweep, role: Role) -> tuple[int, bool]:
 
 
 def _captured_rows(sweep: Sweep, spec: ProxySpec, documents: int) -> int:
-    """A row a packed row, and one more for each document that begins inside one."""
+    """One row per packed row, and one more per document that begins inside a packed row."""
     rows = -(-spec.tokens // sweep.config.data.sequence_length)
     if sweep.config.influence.unit == "sequence":
         return int(rows)
@@ -173,13 +175,13 @@ def _captured_rows(sweep: Sweep, spec: ProxySpec, documents: int) -> int:
 
 
 def _memory(sweep: Sweep, tasks: Sequence[AnyTask]) -> int | None:
-    """Bytes at the peak of the heaviest rank that takes gradients: weights, their metric, the
-    logits and activations of a batch, and buffers."""
+    """Peak bytes of the largest rank that computes gradients: weights, Adam's metric, the logits
+    and activations of a batch, and buffers; None where the model's size is unknown."""
     config = sweep.config
     size = model_size(config.model, config.tokenizer.train)
     if size is None or not any(task.kind in (GRADIENTS, DIRECT) for task in tasks):
         return None
-    adam = any(_by_adam(task) for task in tasks)
+    adam = any(_holds_adam(task) for task in tasks)
     direct = any(task.kind is DIRECT for task in tasks)
     batch = max(config.influence.batch_tokens, config.data.sequence_length)
     logits = 3 * 4 * batch * size.vocabulary
@@ -189,7 +191,7 @@ def _memory(sweep: Sweep, tasks: Sequence[AnyTask]) -> int | None:
 
 
 def _role(task: AnyTask) -> Role:
-    """The store whose gradients a task takes."""
+    """The role of the store whose gradients a task computes."""
     if task.kind is DIRECT:
         return "pool"
     (store,) = task.inputs["store"]
@@ -197,8 +199,8 @@ def _role(task: AnyTask) -> Role:
     return role
 
 
-def _by_adam(task: AnyTask) -> bool:
-    """Whether a task holds Adam's metric."""
+def _holds_adam(task: AnyTask) -> bool:
+    """Whether a task holds Adam's metric in memory."""
     spec = task.spec
     if isinstance(spec, GradientsSpec):
         return spec.power > 0
@@ -206,7 +208,7 @@ def _by_adam(task: AnyTask) -> bool:
 
 
 def _time(sweep: Sweep, tasks: Sequence[AnyTask]) -> tuple[float | None, str]:
-    """Seconds of one task, from what a rank of this sweep has done, or of this machine's GEMM."""
+    """Seconds of one task, and their basis: tasks done in this sweep, or matrix products here."""
     config = sweep.config
     if not tasks:
         return None, ""
@@ -226,12 +228,12 @@ def _time(sweep: Sweep, tasks: Sequence[AnyTask]) -> tuple[float | None, str]:
         return None, ""
     speed = _gemm_rate()
     return tokens * flops / speed, (
-        f"at the least: {format_rate(speed)} FLOP/s is what this machine multiplies matrices at"
+        f"at least: this machine multiplies matrices at {format_rate(speed)} FLOP/s"
     )
 
 
 def _measured_rate(sweep: Sweep) -> tuple[float, str] | None:
-    """Tokens a second and rank of gradients already taken here, or else of training."""
+    """Tokens per second and rank of gradient tasks done in this sweep, or else of trainings."""
     for kind, folder in ((GRADIENTS, "influence"), (PROXY, "influence"), (PRETRAIN, "base")):
         rates = []
         for facts in facts_of_kind(sweep.run_dir, folder, kind.name):
@@ -243,7 +245,7 @@ def _measured_rate(sweep: Sweep) -> tuple[float, str] | None:
 
 
 def _gemm_rate() -> float:
-    """FLOP/s of this machine in float32, measured for a moment."""
+    """FLOP/s of this machine in float32, measured for 0.1 s."""
     import numpy as np
 
     a = np.ones((1024, 1024), np.float32)

@@ -1,4 +1,4 @@
-"""The memory that training will take of a rank, in words, before anything is submitted."""
+"""Forecast, as text, the memory that training takes per rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpcscale.train.zero import resolve_engine
 from hpcscale.units import format_bytes, format_rate
 
 #: GiB, from the vendors' data sheets; the smaller where a type is sold with two sizes. A
-#: profile's ``gpu_memory`` goes before.
+#: profile's ``gpu_memory`` takes precedence.
 GPU_MEMORY = {
     "V100": 16,
     "A40": 48,
@@ -33,8 +33,8 @@ def gpu_memory(profile: SiteProfile) -> int | None:
 
 
 def memory_lines(sweep: Sweep, plan: Plan) -> list[str]:
-    """The forecast of each stage that can be had, and what ``zero: auto`` takes; none for a model
-    whose size is not known before it is loaded."""
+    """The forecast for each possible ZeRO stage, and which one ``zero: auto`` takes; empty for a
+    model whose size is unknown before it is loaded."""
     config, train = sweep.config, sweep.config.train
     size = model_size(config.model, config.tokenizer.train)
     if size is None or not any(task.stage == "train" for task in plan.start):

@@ -1,4 +1,4 @@
-"""What earlier versions left in a run directory that this one would not have made."""
+"""Wrong results of earlier versions in a run directory, which a sweep must not continue from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Kinds = tuple[Kind[Any], ...]
 _TRAINED: Kinds = (TRAIN, TRUNK, PROXY)
 _DROPOUT_IN_MODULES = {"gpt2", "gpt_neo", "gptj", "codegen"}
 _WINDOWS = ("sliding_window", "attention_chunk_size")
-#: Types whose head does more than to multiply with a matrix.
+#: Types of models whose head does more than multiply by a matrix.
 _OTHER_HEADS = {
     "bert",
     "big_bird",
@@ -41,12 +41,12 @@ _OTHER_HEADS = {
     "roformer",
     "xlstm",
 }
-#: How earlier versions began the reason of a record that stood for the rest of a damaged file.
+#: First words of the reason that earlier versions recorded for the rest of a damaged file.
 _DAMAGED = "the file is damaged or cut off"
 
 
 def refuse_outdated(sweep: Sweep) -> None:
-    """Raises HpcscaleError where a sweep would go on from results that are wrong."""
+    """Raises HpcscaleError where a sweep would continue from wrong results."""
     _stores_of_damaged_files(sweep)
     _stores_of_another_separator(sweep)
     for task in sweep.tasks.graph:
@@ -60,7 +60,8 @@ def _stores_of_another_separator(sweep: Sweep) -> None:
 
 
 def _results_of_an_unprobed_model(sweep: Sweep, model: AnyTask) -> None:
-    """Where an earlier version trained with dropout, dropped windows, or scored by other logits."""
+    """Raises ConfigError where an earlier version trained with dropout, ignored sliding windows,
+    or scored with other logits than the model's own."""
     marker = read_done(sweep.run_dir / model.id, model.key)
     if marker is None or PROBED in marker:
         return
@@ -77,7 +78,8 @@ def _results_of_an_unprobed_model(sweep: Sweep, model: AnyTask) -> None:
 
 
 def _wrong_results(config: dict[str, Any], sweep: Sweep) -> list[tuple[str, Kinds]]:
-    """What went wrong with a model of that config.json, and which kinds of tasks it reached."""
+    """The faults of earlier versions with a model of that config.json, and the kinds of tasks
+    that each affects."""
     kind, data = config.get("model_type"), sweep.config.data
     found = []
     dropout = [k for k, v in config.items() if "drop" in k and isinstance(v, float) and v > 0]
@@ -86,15 +88,15 @@ def _wrong_results(config: dict[str, Any], sweep: Sweep) -> list[tuple[str, Kind
     windows = [w for w in _WINDOWS if isinstance(config.get(w), int)]
     narrow = [w for w in windows if config[w] < data.sequence_length]
     if narrow and data.packing == "isolate" and config.get("use_sliding_window") is not False:
-        told = f"without its {narrow[0]} of {config[narrow[0]]} tokens"
-        found.append((told, (*_TRAINED, EVALUATE)))
+        fault = f"without its {narrow[0]} of {config[narrow[0]]} tokens"
+        found.append((fault, (*_TRAINED, EVALUATE)))
     if kind in _OTHER_HEADS or config.get("logits_scaling", 1) != 1:
         found.append(("by other logits than its own", (PERPLEXITY, MERGE_PERPLEXITY)))
     return found
 
 
 def _stores_of_damaged_files(sweep: Sweep) -> None:
-    """Where the damage is among the first 20 broken records, which a manifest keeps."""
+    """Raises DataError for damage among the first 20 broken records, which a manifest lists."""
     for role, task in sweep.tasks.shared.stores.items():
         folder = sweep.run_dir / task.id
         if read_done(folder, task.key) is None:

@@ -1,4 +1,4 @@
-"""Whether the grid of a sweep can tell its methods apart, said before it costs anything."""
+"""Whether the grid of a sweep can tell its methods apart, before it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def design_of(config: SweepConfig) -> Design:
 
 
 def pilot_of(run_dir: Path) -> Inputs | None:
-    """The losses that the run directory has already; None where there are none to be used."""
+    """The losses that the run directory has already; None where none can be used."""
     from scalinglaws.errors import AnalysisError
     from scalinglaws.inputs import read_inputs
 
@@ -46,6 +46,6 @@ def power_lines(sweep: Sweep) -> list[str]:
             f"{least['multiplier']:.3g} x tokens, are told apart with {design.power:.0%} chance; "
             f"{known.noise_from}"
         )
-    if said := design_warnings(design, known.noise, known.curve):
-        lines.append(f"warning: {'; '.join(said)} (see `hpcscale plan-power {sweep.path}`)")
+    if warnings := design_warnings(design, known.noise, known.curve):
+        lines.append(f"warning: {'; '.join(warnings)} (see `hpcscale plan-power {sweep.path}`)")
     return lines

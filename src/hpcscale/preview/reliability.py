@@ -1,4 +1,4 @@
-"""What the attempts so far say about the next ones: lead times that are too short, bad nodes."""
+"""Warnings that follow from earlier attempts: lead times that are too short, failing nodes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hpcscale.plan.kinds import Passes
 from hpcscale.rundir.attempts import read_attempts
 from hpcscale.units import format_duration
 
-#: Of a measured lead time; saves are not always equally fast.
+#: Times a measured lead time, since saves vary in speed.
 _MARGIN = 1.5
 
 
 def reliability_lines(sweep: Sweep) -> list[str]:
-    """What a plan says about it; nothing where all is well."""
+    """The warnings of a plan; empty where there are none."""
     lines = _lead_lines(sweep)
     if nodes := sweep.bad_nodes:
         lines.append(
@@ -25,7 +25,7 @@ def reliability_lines(sweep: Sweep) -> list[str]:
 
 
 def _lead_lines(sweep: Sweep) -> list[str]:
-    """The measured time that a stop takes, beside the time that Slurm gives for it."""
+    """A warning for each stage that takes longer to stop than the scheduler allows."""
     longest: dict[StageName, float] = {}
     for task in sweep.tasks.graph:
         if task.kind.passes is Passes.TRAIN:
@@ -45,7 +45,7 @@ def _lead_lines(sweep: Sweep) -> list[str]:
         )
         lines.append(
             f"warning: {stage} takes up to {seconds:.0f} s to stop (its longest step and save), "
-            f"but jobs are signalled {given} s ahead of the end; write signal_seconds: {wanted} "
+            f"but jobs are signalled {given} s before the end; write signal_seconds: {wanted} "
             f"into the site profile{time}"
         )
     return lines

@@ -1,4 +1,4 @@
-"""The token that ends each text of a sweep: what the plan says of it."""
+"""The token that ends each text of a sweep, as the plan shows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpcscale.rundir.layout import STORE, TOKENIZER
 
 
 def separator_lines(sweep: Sweep) -> list[str]:
-    """The plan's line; none where the tokenizer is on the hub or not trained yet."""
+    """The plan's line; empty where the tokenizer is on the hub or not trained yet."""
     folders = _folders(sweep)
     if not folders:
         return []
@@ -25,7 +25,7 @@ def separator_lines(sweep: Sweep) -> list[str]:
 
 
 def separator_changed(sweep: Sweep) -> str | None:
-    """A sentence where the stores of a run directory end texts otherwise than its tokenizer says.
+    """A sentence where the stores end texts with another token than their tokenizer names.
 
     Earlier versions took ``<|endoftext|>`` wherever a vocabulary held it.
     """
@@ -49,7 +49,7 @@ def separator_changed(sweep: Sweep) -> str | None:
 
 
 def _folders(sweep: Sweep) -> list[Path]:
-    """Where the sweep's tokenizer lies: in the run directory, and in its local source."""
+    """The folders with the sweep's tokenizer: in the run directory, and its local source."""
     task, source = sweep.tasks.shared.tokenizer, sweep.config.tokenizer.source
     found = []
     if read_done(sweep.run_dir / task.id, task.key) is not None:

@@ -1,4 +1,4 @@
-"""What the plan says of files that lie where a corpus is read, and are not read."""
+"""Files in the path of a corpus that are not read, as the plan lists them."""
 
 from __future__ import annotations
 

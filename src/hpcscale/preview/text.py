@@ -1,4 +1,4 @@
-"""Plans and outcomes in words."""
+"""Plans and outcomes as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN_FAILURES = 5
 
 
 def plan_text(sweep: Sweep, plan: Plan) -> str:
-    """Cells, states and what is about to start."""
+    """The cells, the states of the tasks, and the tasks to start."""
     config = sweep.config
     cells = sweep.tasks.cells
     methods = ", ".join(method.name for method in config.selection)
@@ -46,7 +46,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
             f"to start: {len(plan.start)} tasks; {format_rate(cost.train_tokens)} tokens to "
             f"train, {format_rate(cost.score_tokens)} to score, "
             f"{format_rate(cost.gradient_tokens)} to take gradients of, "
-            f"{format_rate(cost.eval_tokens)} to evaluate; {flops}; {cost.hours_told}"
+            f"{format_rate(cost.eval_tokens)} to evaluate; {flops}; {cost.hours_text}"
         )
         lines += memory_lines(sweep, plan)
         lines += forecast_lines(sweep, plan)
@@ -55,7 +55,7 @@ def plan_text(sweep: Sweep, plan: Plan) -> str:
 
 
 def state_lines(states: States) -> list[str]:
-    """One line a stage, counts by state."""
+    """One line per stage: the number of tasks in each state."""
     by_stage: dict[str, Counter[str]] = {}
     for state in states.values():
         by_stage.setdefault(state.task.stage, Counter())[state.state.value] += 1
@@ -69,7 +69,7 @@ def state_lines(states: States) -> list[str]:
 
 
 def dry_run_text(sweep: Sweep, plan: Plan) -> str:
-    """Resources a stage, and what the back end shows of each array, such as its script."""
+    """The resources of each stage, and what the back end shows of each array (its script)."""
     lines = ["", "resources:"]
     for stage in stages_of(plan.start):
         asked = sweep.resources(stage)
@@ -86,10 +86,10 @@ def dry_run_text(sweep: Sweep, plan: Plan) -> str:
 
 
 def outcome_text(sweep: Sweep, submitted: bool = False) -> str:
-    """Where to look now."""
+    """What the sweep has done, and what the user can do or look at next."""
     if submitted:
         return (
-            f"look:   hpcscale status {sweep.run_dir} --follow\n"
+            f"watch:  hpcscale status {sweep.run_dir} --follow\n"
             f"report: {sweep.run_dir / 'analysis'} once the last job has ended"
         )
     states = sweep.observe()
@@ -103,7 +103,7 @@ def outcome_text(sweep: Sweep, submitted: bool = False) -> str:
     done = sum(states[task.id].state is State.DONE for task in cells)
     lines.append(f"{done} of {len(cells)} cells done")
     if wrong or done < len(cells):
-        lines.append("run the same command again to go on with what is missing")
+        lines.append("run the same command again to continue with what is missing")
     report = sweep.run_dir / ANALYSIS
     if states[sweep.tasks.analysis.id].state is State.DONE:
         lines.append(f"losses: {report / RESULTS}")

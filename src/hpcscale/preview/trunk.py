@@ -11,10 +11,10 @@ from hpcscale.units import format_count, format_rate
 
 
 def trunk_problems(config: SweepConfig) -> Iterator[tuple[Location, str]]:
-    """Why budgets cannot share a trunk, with the place in the sweep file; none where they can."""
+    """Why budgets cannot share a trunk, with the place in the sweep file; empty where they can."""
     if config.train.schedule != "wsd-branch":
         return
-    way_out = "or write `train.schedule: wsd`, which trains each budget by itself"
+    way_out = "or write `train.schedule: wsd`, which trains each budget separately"
     smallest = min(config.budgets)
     warmup, decay = config.train.warmup_tokens(smallest), config.train.decay_start(smallest)
     if warmup > decay:
@@ -31,14 +31,15 @@ def trunk_problems(config: SweepConfig) -> Iterator[tuple[Location, str]]:
             yield (
                 ("selection", index),
                 (
-                    f"`schedule: wsd-branch` needs budgets that go on where smaller ones stop, and "
-                    f"selection `{method.name}` has none: {reason}; {way_out}"
+                    f"`schedule: wsd-branch` needs budgets that continue where smaller ones stop, "
+                    f"which selection `{method.name}` does not do: {reason}; {way_out}"
                 ),
             )
 
 
 def trunk_lines(config: SweepConfig) -> list[str]:
-    """Branch points, and what is trained in all beside runs of their own; none without trunks."""
+    """The branch points, and the tokens trained, compared with a separate run for each budget;
+    empty without trunks."""
     if config.train.schedule != "wsd-branch":
         return []
     budgets = sorted(config.budgets)
@@ -47,6 +48,6 @@ def trunk_lines(config: SweepConfig) -> list[str]:
     branches = ", ".join(f"{format_count(b)} from {format_rate(p)}" for b, p in points.items())
     return [
         f"one trunk a method and seed: branches {branches}; {format_rate(tokens)} tokens "
-        f"trained, {tokens / budgets[-1]:.2f}x the largest budget (runs of their own: "
+        f"trained, {tokens / budgets[-1]:.2f}x the largest budget (separate runs: "
         f"{sum(budgets) / budgets[-1]:.2f}x)"
     ]

@@ -36,7 +36,7 @@ def test_hours_are_those_of_the_gpu_in_the_precision_of_the_sweep(
     flops = (6 * (12 * 12 * 768**2 + 50_257 * 768) + 12 * 12 * 768 * 1024) * tokens
     assert found.flops == pytest.approx(flops)
     assert found.gpu_hours == pytest.approx(flops / (0.35 * peak) / 3600)
-    assert f"GPU-hours on {told} at an assumed 35% of its {precision} peak" in found.hours_told
+    assert f"GPU-hours on {told} at an assumed 35% of its {precision} peak" in found.hours_text
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_hours_that_are_not_known_say_why(
 ) -> None:
     found = planned(tmp_path, gpu_type, precision)
     assert found.gpu_hours is None
-    assert found.hours_told == f"GPU-hours unknown ({why})"
+    assert found.hours_text == f"GPU-hours unknown ({why})"
 
 
 def test_a_model_of_another_family_is_planned_without_torch(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_refused_with_what_would(
     problem = disk_problem(*_planned(opened))
     assert problem
     assert f"write `influence: {{projection: {{dimension: {fitting}}}}}` or less" in problem
-    with pytest.raises(ConfigError, match=r"has 972\.8 MiB to give"):
+    with pytest.raises(ConfigError, match=r"has only 972\.8 MiB free"):
         check(*_planned(opened))
     assert check(*_planned(opened), dry_run=True) == [problem]
     of_dimension = "influence.projection.dimension={}".format

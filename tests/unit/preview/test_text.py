@@ -91,7 +91,7 @@ def test_an_outcome_names_failures_and_how_to_go_on(tmp_path: Path) -> None:
     assert lines[5:] == [
         "... and 1 more failed tasks",
         "1 of 7 cells done",
-        "run the same command again to go on with what is missing",
+        "run the same command again to continue with what is missing",
     ]
 
 

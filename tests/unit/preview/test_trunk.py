@@ -20,7 +20,7 @@ def test_a_plan_names_branch_points_and_what_they_save() -> None:
     budgets = "budgets=[32k, 64k, 128k, 256k, 512k, 1024k]"
     (line,) = trunk_lines(load_sweep(QUICKSTART, (*BRANCH, budgets)))
     assert "32k from 24.6k, 64k from 51.2k" in line
-    assert "1.22M tokens trained, 1.19x the largest budget (runs of their own: 1.97x)" in line
+    assert "1.22M tokens trained, 1.19x the largest budget (separate runs: 1.97x)" in line
     assert not trunk_lines(load_sweep(QUICKSTART))
 
 
