@@ -113,7 +113,7 @@ def test_every_experiment_from_the_command_line(tmp_path: Path, texts: Path, hpc
 
 
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no run directory"):
+    with pytest.raises(ConfigError, match="is not a run directory"):
         invoke("noise", tmp_path, "--out", tmp_path / "out")
 
 
