@@ -300,7 +300,7 @@ def test_the_stages_by_hand_give_the_sweeps_scores(
     assert dataset[3]["text_hash"] == f"{dataset[3]['id']:016x}"
     assert "ship" in " ".join(dataset["text"])
     missing = hpcscale("influence", "merge", *blocks[:3], "--out", "x.parquet", check=2)
-    assert "there is no block of units" in missing.stderr
+    assert "there is no block of examples" in missing.stderr
 
 
 @pytest.mark.slow

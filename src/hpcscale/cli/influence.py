@@ -134,7 +134,7 @@ def score(
     cosine = (normalise or default) == "cosine"
     made = score(pool, queries, out, Aggregation(aggregate, cosine, query_weight))
     first, last = made["pool"]["units"]
-    click.echo(f"{out}: {last - first} units")
+    click.echo(f"{out}: {last - first} examples")
 
 
 @command.command("merge")

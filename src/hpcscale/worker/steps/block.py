@@ -39,6 +39,6 @@ def run(context: Context[BlockSpec]) -> StepResult:
         block = api.score(
             BlockRequest(aggregation, queries, context.verified_input("gradients"), context.key),
             context.directory,
-            progress=lambda done, total: context.progress(done, total, "units"),
+            progress=lambda done, total: context.progress(done, total, "examples"),
         )
     return StepResult(block.files, {"columns": len(block.columns)})
