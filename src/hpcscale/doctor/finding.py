@@ -1,4 +1,4 @@
-"""What a check of `hpcscale doctor` finds."""
+"""The result of a check of `hpcscale doctor`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. ``passed`` None: it cannot be looked at here, and ``measured`` says why.
+    """One line. ``passed`` None: the check cannot be made here, and ``measured`` says why.
 
-    fatal: results would be wrong. Where it is false, something is slower, or cannot be chosen.
+    fatal: results would be wrong. Where it is False, something is slower, or not available.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Whether a model computes what a sweep takes for granted: a probe a line, each with its bound.
+"""Probes of whether a model computes what a sweep relies on, each with its bound.
 
 `hpcscale doctor model` runs them on any model, and the base stage of a sweep on its base model.
 """
@@ -75,12 +75,12 @@ def examine_source(
     length = sequence_length or min(limit, _USUAL_LENGTH)
     with tempfile.TemporaryDirectory(prefix="hpcscale-doctor-") as folder:
         out = Path(folder) / "tokenizer"
-        read, told = _fetched_tokenizer(source, revision, reading, out)
-        yield from examine(Patient(model, load, length, packing, read), told)
+        tokenizer, finding = _fetched_tokenizer(source, revision, reading, out)
+        yield from examine(Patient(model, load, length, packing, tokenizer), finding)
 
 
 def examine(patient: Patient, tokenizer_ids: Finding | None = None) -> Iterator[Finding]:
-    """Findings on a loaded model. ``tokenizer_ids``: that on its tokenizer, where one was made."""
+    """Findings on a loaded model. ``tokenizer_ids``: an earlier finding on its tokenizer."""
     yield weights(patient)
     yield causality(patient)
     yield repeatability(patient)
@@ -119,7 +119,7 @@ def causality(patient: Patient) -> Finding:
         moved <= ROUNDING,
         f"the last token moves earlier logits by {moved:.1e} of the largest",
         f"{ROUNDING:.0e}",
-        "it sees the future, and its loss says nothing: give a causal language model",
+        "it sees later tokens, so its loss has no meaning: use a causal language model",
     )
 
 
@@ -130,19 +130,19 @@ def repeatability(patient: Patient) -> Finding:
         noise <= 1e-6,
         f"two differ by {noise:.1e} of the largest logit",
         "1e-06",
-        "something random that no setting switches off: train another model",
+        "a random part that no setting switches off: use another model",
     )
 
 
 def head(patient: Patient) -> Finding:
     same = head_is_last(patient.model)
-    told = "has" if same else "does not have"
+    gives = "gives" if same else "does not give"
     return Finding(
         "head short cut",
         same,
-        f"the head on some tokens alone {told} the model's own logits",
+        f"the head, applied to some tokens only, {gives} the model's own logits",
         "",
-        "document scores compute all logits instead, which is slower and right",
+        "document scores compute all logits instead, which is slower but correct",
         fatal=False,
     )
 
@@ -159,13 +159,13 @@ def isolation(patient: Patient) -> Finding:
             remedy,
             fatal=patient.packing == "isolate",
         )
-    told = {"positions": "position ids that restart", "mask": "a mask"}[way]
+    means = {"positions": "position ids that restart", "mask": "a mask"}[way]
     off = isolation_error(patient.model, way)
     return Finding(
         "packing isolate",
         off <= ROUNDING,
-        f"documents in a packed row are off by "
-        f"{off:.1e} of the largest logit, kept apart by {told}",
+        f"documents in a packed row, kept apart by {means}, are off by {off:.1e} of the largest "
+        "logit",
         f"{ROUNDING:.0e}",
         remedy,
     )
@@ -173,10 +173,11 @@ def isolation(patient: Patient) -> Finding:
 
 def positions(patient: Patient) -> Finding:
     length, limit = patient.sequence_length, position_limit(patient.config)
-    told = f"rows of {length} tokens are read; the config allows {limit or 'any length'}"
+    measured = f"rows of {length} tokens are read; the config allows {limit or 'any length'}"
     try:
         check_length("the model", patient.config, length)
-        finite = bool(logits_of(patient.model, _row(patient, length)).isfinite().all())
+        rows = sample_rows(patient.model, 1, length)
+        finite = bool(logits_of(patient.model, rows).isfinite().all())
     except (HpcscaleError, IndexError) as error:
         return Finding(
             "positions",
@@ -185,11 +186,7 @@ def positions(patient: Patient) -> Finding:
             remedy="write a smaller data.sequence_length",
         )
     remedy = "the logits are not finite: the weights are damaged"
-    return Finding("positions", finite, told, remedy=remedy)
-
-
-def _row(patient: Patient, length: int) -> torch.Tensor:
-    return sample_rows(patient.model, 1, length)
+    return Finding("positions", finite, measured, remedy=remedy)
 
 
 def _fetched_tokenizer(
@@ -204,33 +201,33 @@ def _fetched_tokenizer(
     except HpcscaleError as error:
         return None, Finding(name, False, "the tokenizer cannot be used", remedy=str(error))
     if reading == "file":
-        return out, Finding(name, None, "those of the file were chosen, and are not compared")
+        return out, Finding(name, None, "`reading: file` was chosen, so that they are not compared")
     return out, Finding(name, True, "equal those of transformers")
 
 
 def vocabulary(patient: Patient) -> Finding:
-    """A tokenizer may know more tokens than its model, where no text gives them."""
+    """A tokenizer may have more tokens than the model has embeddings, if no text gives them."""
     name = "vocabulary"
     if patient.tokenizer is None:
         return Finding(name, None, "there is no tokenizer to compare with")
     tokenizer = load_tokenizer(patient.tokenizer)
     embedding: Any = patient.model.get_input_embeddings()  # type: ignore[operator]
     rows, known = len(embedding.weight), tokenizer.vocab_size
-    told = f"{known} tokens, {rows} embeddings"
+    counts = f"{known} tokens, {rows} embeddings"
     if known <= rows:
-        return Finding(name, True, told)
+        return Finding(name, True, counts)
     past = _tokens_of_text(tokenizer, rows)
     return Finding(
         name,
         tokenizer.eot_id < rows and not past,
-        f"{told}; text gives {len(past)} tokens past the embeddings",
+        f"{counts}; text gives {len(past)} tokens without an embedding",
         "0",
         f"{', '.join(past[:3])}: the model belongs to another tokenizer",
     )
 
 
 def _tokens_of_text(tokenizer: Tokenizer, first: int) -> list[str]:
-    """Tokens from id ``first`` on that text can give: those that are not special."""
+    """The tokens with id ``first`` or above that text can give: all that are not special."""
     added = tokenizer.rust.get_added_tokens_decoder()
     ids = range(first, tokenizer.vocab_size)
     plain = [i for i in ids if not (i in added and added[i].special)]
@@ -257,8 +254,8 @@ def separator(patient: Patient) -> Finding:
 
 @torch.no_grad()
 def flops(patient: Patient) -> Finding:
-    """Those of plans, MFU and figures, next to those that are counted while the model runs."""
-    rows = _row(patient, _COUNTED_LENGTH)
+    """FLOPs as plans, MFU and figures use them, next to those counted while the model runs."""
+    rows = sample_rows(patient.model, 1, _COUNTED_LENGTH)
     # The counter knows attention and experts only where they are written as products of matrices.
     with (
         FlopCounterMode(display=False) as counter,
@@ -267,31 +264,31 @@ def flops(patient: Patient) -> Finding:
     ):
         logits_of(patient.model, rows)
     counted = 3 * counter.get_total_flops() / rows.shape[1]  # backward is twice forward
-    told = f"{counted:.3g} a token, forward and backward, at {rows.shape[1]} tokens a row"
+    measured = f"{counted:.3g} a token, forward and backward, at {rows.shape[1]} tokens a row"
     found = model_flops_per_token(patient.model, rows.shape[1])
     if found is None:
         return Finding(
             "FLOPs",
             False,
-            f"{told}; the shapes of its weights do not tell them",
-            remedy="MFU and the compute of its trainings stay unknown; losses are right",
+            f"{measured}; they do not follow from the shapes of its weights",
+            remedy="MFU and the compute of its trainings stay unknown; losses are correct",
             fatal=False,
         )
     ratio = found / counted
     return Finding(
         "FLOPs",
         0.98 <= ratio <= 1.02,
-        f"{told}; its weights give {ratio:.2f} times that",
+        f"{measured}; its weights give {ratio:.2f} times that",
         "0.98 to 1.02",
-        "GPU hours of the plan, MFU and the compute axis of figures are off by "
-        "this factor; losses are not",
+        "the plan's GPU-hours, MFU and the compute axis of figures are wrong by this factor; "
+        "losses are correct",
         fatal=False,
     )
 
 
 @contextmanager
 def _experts_one_by_one(model: Any) -> Iterator[None]:
-    """Experts in a loop, where Transformers has a choice of ways."""
+    """Experts in a loop, where Transformers offers several implementations."""
     usual = getattr(model.config, "_experts_implementation", None)
     if usual in (None, "eager"):
         yield

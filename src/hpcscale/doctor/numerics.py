@@ -24,9 +24,9 @@ from hpcscale.train.engine import EngineSetup
 from hpcscale.train.engines import make_engine
 from hpcscale.train.prefetch import batch_tensors
 
-#: Relative, of losses and gradient norms that differ in rounding alone.
+#: The largest relative difference of losses and gradient norms that rounding explains.
 ROUNDING = 1e-5
-#: Nats of one token, of two forward passes that differ in rounding alone.
+#: The largest difference of one token's loss, in nats, that rounding explains.
 TOKEN = 1e-4
 
 
@@ -47,17 +47,17 @@ def examine(source: str | None = None) -> Iterator[Finding]:
 
 @torch.no_grad()
 def initial_loss(subject: ReferenceRun) -> Finding:
-    """A random model knows nothing, ln V; one that was trained knows more about text."""
+    """The loss of a random model is ln V; that of a trained model on text is lower."""
     stream, entropy = subject.stream(), math.log(subject.vocabulary)
     batch = stream.rows(0, stream.n_rows)
     nll = token_nll(subject.model().eval(), *batch_tensors(batch, stream, subject.ranks))
     loss = float(nll.sum()) / batch.n_tokens
-    told = f"{loss:.3f} nats"
+    measured = f"{loss:.3f} nats"
     if subject.source is None:
         return Finding(
             "initial loss",
             abs(loss - entropy) <= 0.1,
-            told,
+            measured,
             f"ln V = {entropy:.3f}, to 0.1",
             "weights are drawn too wide or the loss is summed wrongly: see model/build.py, "
             "model/forward.py",
@@ -67,9 +67,10 @@ def initial_loss(subject: ReferenceRun) -> Finding:
     return Finding(
         "initial loss",
         loss < entropy,
-        told,
+        measured,
         f"below ln V = {entropy:.3f}",
-        "the model is worse than none on English: check that model and tokenizer belong together",
+        "the model predicts English worse than chance: check that model and tokenizer belong "
+        "together",
     )
 
 
@@ -84,12 +85,12 @@ def tied_weights(subject: ReferenceRun, trained: Curve) -> Finding:
     before, after = dict(trained.model.named_parameters()), dict(again.named_parameters())
     same = before.keys() == after.keys()
     moved = [name for name in before if not same or not torch.equal(before[name], after[name])]
-    words = ["tied" if is_tied else "apart" for is_tied in tied]
+    words = ["tied" if is_tied else "untied" for is_tied in tied]
     return Finding(
         "tied weights",
         tied == [wanted, wanted] and not moved,
         f"{words[0]}, {words[1]} after a reload, {len(moved)} of {len(before)} tensors changed",
-        f"{'tied' if wanted else 'apart'} twice, 0 changed",
+        f"{'tied' if wanted else 'untied'} twice, 0 changed",
         "export and reload lose weights: check tie_word_embeddings in config.json, and the "
         "versions of transformers and safetensors",
     )
@@ -101,7 +102,7 @@ def _is_tied(model: Any) -> bool:
 
 
 def overfit(subject: ReferenceRun, limit: float = 0.1, most: int = 150) -> Finding:
-    """One batch, again and again, is learnt by heart."""
+    """Training on one batch again and again brings its loss to almost 0."""
     config = TrainConfig(lr=3e-3 if subject.source is None else 3e-4, weight_decay=0, zero=0)
     engine = make_engine("torch", EngineSetup(subject.model(), config, subject.ranks, "fp32"))
     stream = subject.stream()
@@ -123,7 +124,7 @@ def overfit(subject: ReferenceRun, limit: float = 0.1, most: int = 150) -> Findi
 
 
 def determinism(subject: ReferenceRun, reference: Curve) -> Finding:
-    """To the bit on CPUs; on GPUs kernels may add in another order each time."""
+    """Two equal runs agree bit for bit on CPUs; GPU kernels may add in another order each time."""
     again = subject.train("again")
     same = sum(a == b for a, b in zip(reference.steps, again.steps, strict=True))
     pairs = zip(reference.model.parameters(), again.model.parameters(), strict=True)
@@ -153,7 +154,7 @@ def accumulation(subject: ReferenceRun, reference: Curve) -> Finding:
 
 @torch.no_grad()
 def isolation(subject: ReferenceRun) -> Finding:
-    """Packed documents have the losses that each has in a row of its own."""
+    """Documents in packed rows have the same losses as alone."""
     stream, model = subject.stream("isolate"), subject.model().eval()
     batch = stream.rows(0, stream.n_rows)
     packed = token_nll(model, *batch_tensors(batch, stream, subject.ranks))
@@ -178,17 +179,17 @@ def isolation(subject: ReferenceRun) -> Finding:
 
 
 def engine_equality(subject: ReferenceRun, reference: Curve) -> Finding:
-    """Last, since DeepSpeed changes the process that it runs in."""
+    """Run this check last, since DeepSpeed changes the process that it runs in."""
     stages = (0, 1, 2, 3) if subject.source is None else (1,)
     worst = {
         stage: subject.train(f"zero-{stage}", "deepspeed", zero=stage).off(reference)
         for stage in stages
     }
-    told = ", ".join(f"{off:.1e} at zero {stage}" for stage, off in worst.items())
+    listed = ", ".join(f"{off:.1e} at zero {stage}" for stage, off in worst.items())
     return Finding(
         "engine equality",
         max(worst.values()) <= ROUNDING,
-        f"off by {told}",
+        f"off by {listed}",
         f"{ROUNDING:.0e}",
         "write train.engine: torch, and check DeepSpeed's version against constraints.txt",
     )

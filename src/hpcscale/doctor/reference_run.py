@@ -1,4 +1,4 @@
-"""What ``hpcscale doctor`` examines: a small model, a few documents, and runs of a few steps."""
+"""What ``hpcscale doctor numerics`` examines: a small model, a few documents, and short runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hpcscale.train.options import Hooks, RunSetup
 
 LENGTH, ROWS, STEPS = 32, 4, 4
 _VOCABULARY = 512
-#: Modules whose documentation is the English that a trained model is measured on.
+#: Modules whose documentation is the English text on which a trained model is measured.
 _TEXTS = (
     "argparse contextlib dataclasses email functools gzip json logging mailbox pathlib random "
     "statistics tarfile zipfile"
@@ -31,7 +31,7 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss and gradient norm of each step, and what was trained."""
+    """The loss and gradient norm of each step, and the trained model."""
 
     steps: list[tuple[float, float]]
     model: nn.Module

@@ -1,7 +1,7 @@
-"""The size of what was trained, for tables: by the weights of the base model in the run directory.
+"""Sizes of trained models for tables, by the weights of the base model in the run directory.
 
-Earlier versions recorded FLOPs by a formula for GPT-2, whatever the model, and the parameters that
-ZeRO 3 had left in place.
+Earlier versions recorded FLOPs by a formula for GPT-2, even for other models, and under ZeRO 3 only
+the parameters that the engine had left on a rank.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def read_training(run_dir: Path, address: Address) -> Row | None:
 
 
 def by_weights(run_dir: Path, task_id: str, record: Row) -> Row:
-    """``record`` with the size that its base model's weights have, where these are there."""
+    """``record`` with sizes by the weights of its base model, where the run directory has them."""
     file = find_task_file(run_dir, task_id)
     if file is None or not file.input_ids("model"):
         return record

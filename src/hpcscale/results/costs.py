@@ -1,4 +1,4 @@
-"""What selecting cost: the tasks behind each method's scores, their FLOPs and device-hours."""
+"""The cost of selection: the tasks behind each method's scores, their FLOPs and device-hours."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COLUMNS = ["method", "stage", "tasks", "flops", "device_hours", "device", "share
 def collect_costs(run_dir: Path, spec: AnalyseSpec) -> list[Row]:
     """A row for each method, stage and set of methods that share its tasks.
 
-    A method that asks for no scores, as random, has no row; nor has what every method needs:
-    data, the base model, and filling budgets. flops: of passes through a model; products of
-    stored gradients, far below these, are not counted. Empty where a task's cannot be known.
-    device_hours: of all attempts, failed ones too, times ranks; empty where a task left none.
+    A method without scores, such as random, has no row. What every method needs (data, the base
+    model, filling budgets) has none either. flops: of passes through a model, without products of
+    stored gradients, which cost far less; empty where those of a task are unknown. device_hours:
+    ranks times hours of all attempts, failed ones too; empty where a task has no record of any.
     """
     behind = {method: set(_behind(run_dir, ids)) for method, ids in _scores(run_dir, spec)}
     rows = []
@@ -60,14 +60,14 @@ def _scores(run_dir: Path, spec: AnalyseSpec) -> Iterator[tuple[str, set[str]]]:
 
 
 def _behind(run_dir: Path, ids: set[str]) -> Iterator[str]:
-    """The tasks of scoring that are done and lead to ``ids``, themselves included; each once."""
+    """The finished tasks of scoring that ``ids`` depend on, ``ids`` included; each once."""
     waiting, seen = sorted(ids), set(ids)
     while waiting:
         task_id = waiting.pop()
         file = find_task_file(run_dir, task_id)
         if file is None or not kind_of(file.kind).scoring:
             continue
-        # Not by the marker: gradients may be deleted once they are scored.
+        # The marker does not tell: gradients may be deleted once they are scored.
         if any(line["outcome"] == "done" for line in read_lines(run_dir / task_id / ATTEMPTS)):
             yield task_id
         above = {entry.id for entries in file.inputs.values() for entry in entries}
@@ -76,12 +76,12 @@ def _behind(run_dir: Path, ids: set[str]) -> Iterator[str]:
 
 
 def task_flops(run_dir: Path, file: TaskFile) -> float | None:
-    """Floating-point operations of a task of scoring; None where they cannot be known."""
+    """Floating-point operations of a task of scoring; None where they are unknown."""
     return _FLOPS[kind_of(file.kind).passes](run_dir, file)
 
 
 def _of_training(run_dir: Path, file: TaskFile) -> float | None:
-    """Of the proxy run; projecting what it captures is not counted."""
+    """The proxy run, without the projection of the gradients that it captures."""
     record = _record(run_dir, file.id)
     return None if record is None else _times(record["flops_per_token"], record["tokens"])
 
@@ -93,7 +93,7 @@ def _of_scoring(run_dir: Path, file: TaskFile) -> float | None:
 
 
 def _of_gradients(run_dir: Path, file: TaskFile) -> float | None:
-    """Per-document gradients cost what training on the documents does (preview/cost.py)."""
+    """Per-document gradients cost as much as training on the documents (preview/cost.py)."""
     return _times(_proxy_rate(run_dir, file), _shard_tokens(run_dir, file, "store"))
 
 
@@ -107,7 +107,7 @@ def _of_direct(run_dir: Path, file: TaskFile) -> float | None:
 
 
 def _of_scorer(run_dir: Path, file: TaskFile) -> float | None:
-    """What the scorer of another package says of its part of the pool."""
+    """What the scorer of another package reports for its part of the pool."""
     tokens = _shard_tokens(run_dir, file, "pool")
     return None if tokens is None else scorer_flops(file.spec(ScorerSpec), tokens)
 
@@ -117,7 +117,7 @@ def _of_none(run_dir: Path, file: TaskFile) -> float:
 
 
 def _of_evaluation(run_dir: Path, file: TaskFile) -> None:
-    """Evaluations are no part of scoring."""
+    """Evaluations are not part of scoring."""
     return
 
 
@@ -144,7 +144,7 @@ def _record(run_dir: Path, task_id: str) -> Row | None:
 
 
 def _shard_tokens(run_dir: Path, file: TaskFile, label: str) -> float | None:
-    """Tokens of a shard by documents: exact in the sum over all shards."""
+    """An equal share of the tokens of a store: not exact for a shard, but exact over all."""
     (store,) = file.input_ids(label)
     _, count = _shard(file)
     return _times(_tokens(run_dir, store), 1 / count)
@@ -161,13 +161,13 @@ def _tokens(run_dir: Path, store: str) -> float | None:
 
 
 def device_hours(directory: Path) -> float | None:
-    """Ranks times hours of all attempts at a task; None where it left no line of one."""
+    """Ranks times hours of all attempts at a task; None where no attempt is recorded."""
     spent = [line["seconds"] * line["world_size"] for line in read_lines(directory / ATTEMPTS)]
     return sum(spent) / 3600 if spent else None
 
 
 def _device(run_dir: Path, file: TaskFile) -> str:
-    """``cpu`` or ``cuda``; empty where an older run did not write it."""
+    """``cpu`` or ``cuda``; empty where an older run did not record it."""
     if kind_of(file.kind).passes is Passes.NONE:
         return "cpu"
     done = read_done(run_dir / file.id)

@@ -1,4 +1,4 @@
-"""Training curves: what a cell's loss and learning rate were, step by step."""
+"""Training curves: the loss and learning rate of each cell, step by step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hpcscale.results.labels import label_of
 from hpcscale.rundir.layout import EVALUATION, METRICS
 from hpcscale.rundir.reading import Row, read_lines, read_record
 
-#: Points a cell: enough for a figure.
+#: Points per cell: enough for a figure.
 POINTS = 400
 COLUMNS = [
     "method",
@@ -26,7 +26,7 @@ COLUMNS = [
 def collect_curves(run_dir: Path, spec: AnalyseSpec, points: int = POINTS) -> list[Row]:
     """At most ``points`` steps of each cell, evenly spaced, the last among them.
 
-    ``eval_loss`` stands where a loss was measured: at step 0, the base model's, and at the last
+    ``eval_loss`` is given where a loss was measured: at step 0, the base model's, and at the last
     step of a cell that is evaluated. ``train_loss`` is the mean of one step's tokens.
     """
     base = read_record(run_dir, spec.base, EVALUATION)

@@ -1,4 +1,4 @@
-"""What names a cell in every table."""
+"""The columns that name a cell in every table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row a cell and a row a cell and domain: losses, what was trained on, and what it took."""
+"""Losses, training data and costs: one row per cell, and one per cell and domain."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _row(evaluation: Row, training: Row) -> Row:
         "train_flops": _flops(training),
         "train_seconds": training["seconds"],
         "tokens_per_second": training["tokens_per_second"],
-        # Of all attempts, whose ranks may differ; an older record has the last one's alone.
+        # Of all attempts, whose ranks may differ; an older record has only the last attempt's.
         "device_hours": training.get(
             "device_hours", training["seconds"] * training["world_size"] / 3600
         ),
@@ -69,14 +69,14 @@ def _row(evaluation: Row, training: Row) -> Row:
 
 
 def _flops(training: Row) -> float | None:
-    """None where the weights of the model do not tell them."""
+    """FLOPs of a training; None where they do not follow from the model's weights."""
     rate = training["flops_per_token"]
     return None if rate is None else rate * training["tokens"]
 
 
 def _shares(training: Row) -> Row:
-    """Cost and time above are those of the cell by itself; a branch shares them up to
-    ``branch_at`` tokens, and what is added up over cells is its own part."""
+    """What a branch does not share with other cells. Cost and time in ``_row`` count its whole run,
+    whose first ``branch_at`` tokens are shared; sums over cells use the ``own_`` columns."""
     branch = training.get("branch")
     return {
         "branch_at": branch["at"] if branch else None,

@@ -1,4 +1,4 @@
-"""How much of what two methods select is the same."""
+"""The overlap between the selections of two methods."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COLUMNS = [
 def collect_overlap(run_dir: Path, spec: AnalyseSpec) -> list[Row]:
     """A row for each budget, seed and pair of methods whose selections are done.
 
-    Repeats do not count: a document is selected once, with the tokens taken of it at first.
+    Repeats do not count: a document is selected once, with its tokens of the first epoch.
     ``jaccard`` = |A and B| / |A or B| of documents; ``token_jaccard`` weighs each document by
     the tokens taken: sum of minima over sum of maxima (Ruzicka's similarity).
     """
@@ -63,7 +63,7 @@ def _selected(run_dir: Path, cell: CellRow) -> pd.Series[int] | None:
 
 
 def compare(a: pd.Series[int], b: pd.Series[int]) -> Row:
-    """Of two selections, tokens by document id."""
+    """The overlap of two selections, which are tokens by document id."""
     shared = a.index.intersection(b.index)
     least = a.reindex(shared).combine(b.reindex(shared), min)
     documents = len(a) + len(b) - len(shared)

@@ -19,17 +19,17 @@ from hpcscale.rundir.task_file import TaskFile, find_task_file
 from hpcscale.rundir.trunks import segments_behind
 
 _COUNTED = {
-    "tokens": "what the optimizer was asked to predict; padding never counts",
+    "tokens": "those that the optimizer was asked to predict; padding never counts",
     "parameters": "all trainable ones; embeddings included, a tied head once",
-    "flops": "forward and backward, 6 N + 12 L d T a token, N the weights of matrix products that "
-    "it meets, the head included, d the width of all heads (Chowdhery et al. 2022, appendix B); "
-    "causality and windows are not taken off",
+    "flops": "forward and backward, 6 N + 12 L d T per token, where N counts the weights of matrix "
+    "products that a token passes, the head included, and d is the width of all heads (Chowdhery "
+    "et al. 2022, appendix B); causal masks and windows are not subtracted",
     "loss": "nats a token: the sum of nll over the sum of tokens",
 }
-_RULE = "the last step of a run made for its budget alone; every eval token once, none left out"
+_RULE = "the last step of a run made only for its budget; every eval token counts exactly once"
 _BRANCHED = (
     "where a budget's decay begins, its run leaves a trunk that larger budgets share; the "
-    "numbers are those of a run made for its budget alone"
+    "numbers are those of a run made only for its budget"
 )
 
 
@@ -62,7 +62,7 @@ def collect_setting(run_dir: Path, spec: AnalyseSpec) -> Row:
 
 
 def _states(run_dir: Path) -> list[Any]:
-    """Commits of all calls of the sweep, each once: cells may be of an earlier one's code."""
+    """Commits of all calls of the sweep, each once: an earlier call may have made some cells."""
     found: list[Any] = []
     for call in read_lines(run_dir / CALLS):
         if call["git"] not in found:
@@ -87,21 +87,21 @@ def _model(run_dir: Path, spec: AnalyseSpec, config: Row, records: list[Row]) ->
 
 
 def _decay(train: Row) -> Row:
-    """Of a schedule that has a constant phase."""
+    """The settings of the decay, for a schedule with a constant phase."""
     if not train["schedule"].startswith("wsd"):
         return {}
     return {name: train.get(name) for name in DECAY}
 
 
 def _branches(records: list[Row]) -> str | None:
-    """What made the losses of cells that begin with a trunk; None: each was made by itself."""
+    """How runs that share trunks were trained; None where each run was trained separately."""
     points = sorted({(r["tokens"], r["branch"]["at"]) for r in records if r.get("branch")})
-    told = ", ".join(f"{tokens:,} from {at:,}" for tokens, at in points)
-    return f"{_BRANCHED}; tokens of runs, and where they leave it: {told}" if points else None
+    listed = ", ".join(f"{tokens:,} from {at:,}" for tokens, at in points)
+    return f"{_BRANCHED}; tokens of runs, and where they leave it: {listed}" if points else None
 
 
 def _tokens_trained(run_dir: Path, files: list[TaskFile], records: list[Row]) -> int:
-    """Of all cells and the trunks behind them, each step once."""
+    """The tokens of all cells and of their trunks; a shared step counts once."""
     segments = {segment for file in files for segment in segments_behind(run_dir, file)}
     kept = [run_dir / segment / RECORD for segment in segments]
     shared = [read_json(record) for record in kept if record.exists()]
@@ -138,7 +138,7 @@ def _training(run_dir: Path, config: Row, files: list[TaskFile], records: list[R
 
 
 def _data(run_dir: Path, config: Row, files: list[TaskFile]) -> Row:
-    """What was asked of each corpus, and what the stores of pool and eval set hold."""
+    """The settings of each corpus, the filters, and the counts of the store that cells read."""
     data = config["data"]
     roles: Row = {role: data[role] for role in ("pool", "eval", "query", "base") if data.get(role)}
     if data.get("filters"):

@@ -1,4 +1,4 @@
-"""One attempt at a task: its start and end on record, and when another one is pointless."""
+"""Record the start and end of an attempt at a task, and refuse attempts that gain nothing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hpcscale.rundir.attempts import (
 from hpcscale.rundir.layout import ATTEMPTS
 from hpcscale.worker.context import AnyContext
 
-#: So many attempts of one job in a row without a new checkpoint are the last.
+#: After this many attempts of one job in a row without a new checkpoint, no more are made.
 _WITHOUT_GAIN = 2
 
 
 def begin(context: AnyContext, max_restarts: int | None) -> None:
-    """Record that an attempt starts; on rank 0. ``max_restarts``: None where nobody restarts.
+    """Record that an attempt starts; on rank 0. ``max_restarts``: None without a scheduler.
 
-    Raises TaskError where the scheduler has restarted the task often enough, or in vain.
+    Raises TaskError where the job was restarted more often, or its last attempts saved nothing.
     """
     directory = context.directory
     note_killed(directory)
@@ -38,7 +38,7 @@ def begin(context: AnyContext, max_restarts: int | None) -> None:
 
 
 def end(context: AnyContext, outcome: str) -> None:
-    """The line of the attempt that began here, once; of rank 0 alone."""
+    """Record the end of the attempt, once; other ranks than 0 do nothing."""
     if context.rank:
         return
     try:
@@ -51,7 +51,7 @@ def _check_restarts(
     context: AnyContext, mine: list[dict[str, Any]], max_restarts: int, at_step: int | None
 ) -> None:
     """``mine``: the attempts of this job at this task."""
-    again = "then run the same `hpcscale sweep` again, which goes on from what is saved"
+    again = "then run the same `hpcscale sweep` again, which continues from what is saved"
     name = context.file.name
     if mine and restarts() > max_restarts:
         raise TaskError(

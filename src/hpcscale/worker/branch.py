@@ -1,4 +1,4 @@
-"""Where a cell or segment leaves the trunk: the state it continues from, and what that had cost."""
+"""Where a cell or segment continues from a trunk: the state, and what reaching it has cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpcscale.worker.context import AnyContext
 
 @dataclass(frozen=True)
 class BranchPoint:
-    """The end of a segment: its directory, its checkpoint, and the record that it left."""
+    """The end of a segment: its directory, its checkpoint, and the record of its training."""
 
     segment: Path
     tag: Path
@@ -31,14 +31,15 @@ class BranchPoint:
 
 
 def branch_point(context: AnyContext, stream: PackedStream) -> BranchPoint | None:
-    """What the task continues from, checked to be the start of its own run; None: the base model.
+    """The segment that the task continues from; None where it starts from the base model.
 
-    Raises TaskError where the trunk was trained on other tokens or its state is broken.
+    Raises TaskError where the trunk was trained on other tokens than the task's first ones, or its
+    state is damaged.
     """
     if not context.file.input_ids(STATE):
         return None
     begun = bool(tags_in(context.directory / CHECKPOINTS))
-    # The state's checksums are compared once, and not again where the task has its own by now.
+    # The state's checksums are compared once, not again when the task has a checkpoint of its own.
     first = context.rank == 0 and not begun
     segment = context.verified_input(STATE) if first else context.input(STATE)
     tag = segment / CHECKPOINTS / tags_in(segment / CHECKPOINTS)[-1]
@@ -48,19 +49,20 @@ def branch_point(context: AnyContext, stream: PackedStream) -> BranchPoint | Non
             f"{context.file.name}: the first {point.tokens} tokens of its selection are not "
             f"those that {segment} was trained on: the order of its selection method depends on "
             "the budget, though `nesting_problem` says that it does not. Write `train.schedule: "
-            "wsd`, which trains each budget by itself, or mend the method and raise its `version`"
+            "wsd`, which trains each budget separately, or correct the method and raise its "
+            "`version`"
         )
     if first:
-        # The curve of a branch is that of the run by itself, from its first step.
+        # The metrics of a branch are those of the whole run, from its first step.
         shutil.copyfile(segment / METRICS, context.directory / METRICS)
     return point
 
 
 def shares(point: BranchPoint | None, result: TrainResult) -> dict[str, Any]:
-    """How a task's numbers divide into its own steps and the trunk's.
+    """The part of a task's numbers that belongs to its own steps, and not to the trunk's.
 
-    tokens, seconds and device hours of a record are those of the run by itself, from the base
-    model on; ``own_`` is what the task added, and what sums over tasks may add up.
+    tokens, seconds and device hours of a record count the whole run from the base model. ``own_``
+    counts only the steps of this task, so that sums over tasks count each step once.
     """
     before = point.record if point else {}
     return {

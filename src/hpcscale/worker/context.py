@@ -24,7 +24,7 @@ _PROGRESS_EVERY = 0.5
 
 
 class InputMissing(TaskError):
-    """An input is not there yet; the task is neither done nor failed."""
+    """An input is not done yet; the task itself is neither done nor failed."""
 
 
 @dataclass
@@ -74,10 +74,10 @@ class Context(Generic[S]):
         return [self._ready(entry) for entry in self.file.inputs.get(label, ())]
 
     def verified_inputs(self, label: str) -> list[Path]:
-        """As ``inputs``, with every checksum compared; for shards, which cost a read anyway.
+        """As ``inputs``, with every checksum compared; for shards, which are read whole anyway.
 
-        What differs is unmarked, so that the next ``sweep`` makes it again and nothing else.
-        Raises TaskError naming the file.
+        An input that differs loses its marker, so that the next ``sweep`` makes it again. Raises
+        TaskError that names the file.
         """
         found = self.inputs(label)
         for directory in found:

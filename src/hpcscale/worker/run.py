@@ -1,4 +1,4 @@
-"""The worker: runs tasks of a run directory by name, whoever started it and on however many ranks.
+"""The worker: runs tasks of a run directory by id, for any back end and any number of ranks.
 
 A task leaves ``done.json`` when it succeeds, ``failed.json`` when it fails, and neither when it is
 killed, preempted, or finds an input missing.
@@ -36,9 +36,9 @@ def run_tasks(
 ) -> int:
     """Run tasks one after the other; the exit code of the first that failed, else 0.
 
-    ``max_restarts``: where a scheduler starts a job again by itself. One failure does not sink
-    the tasks behind it: those that need it find their input missing. Preempted passes through,
-    since the tasks behind it will come back too.
+    ``max_restarts``: how often a scheduler may restart the job; None where it does not. After a
+    failure the next tasks still run; a task that needs the failed one finds its input missing.
+    Raises Preempted, since the scheduler restarts the remaining tasks too.
     """
     worst = 0
     for task_id in task_ids:
@@ -94,7 +94,7 @@ def _run(context: AnyContext, max_restarts: int | None) -> int:
         raise
     except Exception as error:
         if context.world_size > 1:
-            _follow_the_dead(context, error)
+            _end_like_killed_rank(context, error)
         _record_failure(context, error)
         code = error.exit_code if isinstance(error, HpcscaleError) else 1
         if context.world_size > 1:
@@ -107,7 +107,7 @@ def _run(context: AnyContext, max_restarts: int | None) -> int:
 
 
 def _finish(context: AnyContext, result: StepResult) -> None:
-    """Mark the task as done, and only then drop what it would need to go on. A stop waits."""
+    """Mark the task as done, then delete what only an unfinished task needs. A stop waits."""
     with context.deferring():
         write_done(context.directory, context.key, result.outputs, facts=result.facts)
         for name in result.temporary:
@@ -116,24 +116,24 @@ def _finish(context: AnyContext, result: StepResult) -> None:
 
 
 def _meet(context: AnyContext) -> None:
-    """No rank goes on to a task that reads this one before rank 0 has marked it done."""
+    """Wait until rank 0 has marked the task as done, since the next task may read it."""
     if context.world_size > 1:
         from hpcscale.train.distributed import Ranks
 
         Ranks.from_environment().barrier()
 
 
-def _follow_the_dead(context: AnyContext, error: Exception) -> None:
-    """End as a killed rank does where one was killed: nothing failed, and trying again helps.
+def _end_like_killed_rank(context: AnyContext, error: Exception) -> None:
+    """Where another rank was killed, end by SIGKILL too: the task may succeed when restarted.
 
-    A rank that failed has said so before it left, or is about to.
+    A rank that failed has written ``failed.json`` before it ended, or is about to.
     """
     from hpcscale.train.distributed import peer_is_gone
 
     if not peer_is_gone(error) or _appears(context.directory / FAILED, _CAUSE_FIRST):
         return
     print(
-        f"hpcscale: another rank ended without a word, so rank {context.rank} ends too: {error}",
+        f"hpcscale: another rank was killed, so rank {context.rank} ends too: {error}",
         file=sys.stderr,
     )
     sys.stdout.flush()
@@ -149,7 +149,7 @@ def _appears(path: Path, seconds: float) -> bool:
 
 
 def _record_failure(context: AnyContext, error: Exception) -> None:
-    """The first rank that fails is the one worth reading; the others fail because of it."""
+    """Write ``failed.json``, unless another rank has: others fail because the first one did."""
     trace = traceback.format_exc()
     print(trace, file=sys.stderr, flush=True)
     expected = isinstance(error, HpcscaleError)

@@ -1,4 +1,4 @@
-"""Shards of scores: their table, and all of them as one table in pool order."""
+"""Tables of scores: one for each shard, and their merge in pool order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shard_table(
     scores: npt.NDArray[np.float64],
     tokens: npt.NDArray[np.int64],
 ) -> pa.Table:
-    """A row a document of the rows [first, last) of the pool."""
+    """One row for each document of the pool's rows [first, last)."""
     return pa.table(
         {
             "id": store.ids[first:last],

@@ -125,10 +125,10 @@ RESET = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection re
 
 
 def follows(context: AnyContext, error: Exception) -> int:
-    """The exit code of a process that meets ``error``; 0: it goes on."""
+    """The exit code of a process that meets ``error``; 0: it continues."""
     child = os.fork()
     if not child:
-        run._follow_the_dead(context, error)
+        run._end_like_killed_rank(context, error)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

@@ -1,4 +1,4 @@
-"""What the cells left as tables, and the analysis package's fits and figures of them."""
+"""Tables of what the cells computed, and the fits and figures that the analysis makes of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The loss of a model on exactly the tokens of the eval set.
 
-The base model is probed before, so that no sweep starts from a loss that means something else.
+The base model is probed first, so that a sweep does not start from a meaningless loss.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def run(context: Context[EvaluateSpec]) -> StepResult:
 
 
 def _probe(context: Context[EvaluateSpec]) -> None:
-    """Try the model, and keep what was found beside its loss. Raises CheckpointError where cells
-    of it would be wrong."""
+    """Probe the base model, and write the findings beside its loss. Raises CheckpointError where
+    results of its cells would be wrong."""
     spec = context.spec
     load = partial(load_model, context.input("model") / MODEL)
     folder = context.run_dir / spec.tokenizer / TOKENIZER if spec.tokenizer else None

@@ -13,6 +13,6 @@ def run(context: Context[FetchSpec]) -> StepResult:
     out = context.directory / MODEL
     save_model(model, out)
     parameters = sum(p.numel() for p in model.parameters())
-    # Earlier versions, whose copies lack the fact, loaded models that are refused now.
+    # Copies of earlier versions, which loaded models that are refused now, do not have this fact.
     facts = {"parameters": parameters, PROBED: True}
     return StepResult([f"{MODEL}/{f.name}" for f in out.iterdir()], facts)

@@ -39,7 +39,10 @@ def run(context: Context[FilterSpec]) -> StepResult:
             "documents; `keep` must return True or False for each"
         )
     if not keep.any():
-        raise DataError(f"filter `{spec.filter}` drops every document of the pool")
+        raise DataError(
+            f"filter `{spec.filter}` drops every document of the pool; change its parameters, or "
+            "remove it from data.filters"
+        )
     manifest = write_part(store, keep, out, spec.filter)
     facts = {"counts": manifest["counts"], "dropped_documents": int((~keep).sum())}
     return StepResult([f"{STORE}/{f.name}" for f in out.iterdir()], facts)

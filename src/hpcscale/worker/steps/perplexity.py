@@ -21,7 +21,7 @@ def run(context: Context[PerplexitySpec]) -> StepResult:
     store = TokenStore.open(context.input("pool") / STORE)
     first, last = shard_range(*spec.shard, store.n_documents)
     ranks = Ranks.from_environment()
-    # Ranks take interleaved documents of the shard and meet in the sum.
+    # Ranks score interleaved documents of the shard, and a sum joins their results.
     mine = np.arange(first + ranks.rank, last, ranks.world_size)
     model = load_model(context.input("model") / MODEL).to(ranks.device)
     nll = np.zeros(last - first)

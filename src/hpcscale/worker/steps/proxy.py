@@ -1,4 +1,4 @@
-"""The proxy run: the base model continues on a random part of the pool, and leaves snapshots."""
+"""The proxy run: the base model is trained on a random part of the pool, and snapshots are kept."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _capture(
     schedule: CheckpointSchedule,
     ranks: Ranks,
 ) -> Capture | None:
-    """What writes the gradients of the run itself, where some scores are made of them."""
+    """The watcher that writes the run's own gradients; None where no scores need them."""
     if context.spec.capture is None:
         return None
     measure = Measure.of(context.spec.capture.decides())

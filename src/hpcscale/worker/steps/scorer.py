@@ -23,7 +23,7 @@ from hpcscale.types import Ints
 from hpcscale.worker.context import Context, StepResult
 from hpcscale.worker.scores import shard_table
 
-#: What an interrupted task leaves of its scores.
+#: The folder with the scores of an unfinished task.
 _PARTS = "parts"
 
 
@@ -57,7 +57,7 @@ def run(context: Context[ScorerSpec]) -> StepResult:
 
 
 def _loaded(spec: ScorerSpec) -> Scorer:
-    """Raises TaskError where the machine has another version of the scorer than the planner."""
+    """Raises TaskError where this machine has another version of the scorer than the planner."""
     scorer = load_scorer(ScoreRequest(spec.scorer, dict(spec.scorer_params)))
     if scorer.version != spec.scorer_version:
         raise TaskError(

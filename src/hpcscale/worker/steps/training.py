@@ -1,4 +1,4 @@
-"""What pretraining the base model, training a cell and a trunk's segment share."""
+"""The code that all training tasks share: base model, proxy run, segments of trunks and cells."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Training = Context[PretrainSpec] | Context[ProxySpec] | Context[TrainSpec] | Con
 def selected_stream(
     context: Context[TrainSpec] | Context[TrunkSpec],
 ) -> tuple[PackedStream, dict[str, Any]]:
-    """What a cell trains on, and what its selection says of it."""
+    """The tokens that a cell trains on, and the summary of its selection."""
     sequences = context.spec.sequences
     store = TokenStore.open(context.input("pool") / STORE)
     selected = context.input("selection")
@@ -67,8 +67,8 @@ def train_and_save(
 ) -> StepResult:
     """Train ``model`` on ``stream``, save it in Hugging Face format, and record how it went.
 
-    ``config``: instead of the task's own. ``save``: False where the run is for what its watchers
-    write, and nothing reads its model.
+    ``config``: replaces the task's own. ``save``: False where only what the watchers write is
+    needed, and no task reads the model.
     """
     point, size = branch_point(context, stream), _size(model, stream)
     segment = Segment(point.tag if point else None)
@@ -81,7 +81,7 @@ def train_and_save(
         write_json(context.directory / RECORD, record)
     ranks.barrier()
     saved = [f"{MODEL}/{file.name}" for file in out.iterdir()] if save else []
-    # The model is what later stages read; the training state has then served its purpose.
+    # Later stages read only the model, so that the training state is no longer needed.
     return StepResult(
         [RECORD, METRICS, ENGINE, *saved],
         record,
@@ -93,7 +93,7 @@ def train_and_save(
 def train_segment(
     context: Context[TrunkSpec], model: nn.Module, stream: PackedStream, ranks: Ranks
 ) -> StepResult:
-    """Train ``model`` on the tokens of a trunk's segment, and keep the state that it ends in."""
+    """Train ``model`` on the tokens of a trunk's segment, and keep the state at its end."""
     spec, folder = context.spec, context.directory / CHECKPOINTS
     point, size = branch_point(context, stream), _size(model, stream)
     steps = spec.tokens // spec.training.train.global_batch
@@ -115,7 +115,7 @@ def train_segment(
 
 
 def _releasing(context: Training, point: BranchPoint | None) -> Callable[[], None]:
-    """What deletes the state that a task continued from, if no other waits for it."""
+    """A function that deletes the state that the task continued from, if no other needs it."""
     return lambda: release(context.run_dir, point.segment) if point else None
 
 
@@ -143,7 +143,7 @@ def _train(
 
 
 def _size(model: nn.Module, stream: PackedStream) -> dict[str, Any]:
-    """Counted before an engine takes the weights apart, as ZeRO 3 does."""
+    """Sizes, counted before an engine partitions the weights, as ZeRO 3 does."""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "flops_per_token": model_flops_per_token(model, stream.sequence_length),
