@@ -210,8 +210,9 @@ def _planned_order(
     for (step, weights), pool, query in places:
         if ((step, weights), pool, query) not in by_place:
             raise DataError(
-                f"there is no block of examples {pool[0]} to {pool[1] - 1} against queries {query[0]} "
-                f"to {query[1] - 1} at checkpoint {step or weights}; score it, and give all blocks"
+                f"there is no block of examples {pool[0]} to {pool[1] - 1} against queries "
+                f"{query[0]} to {query[1] - 1} at checkpoint {step or weights}; score it, and give "
+                "all blocks"
             )
     ordered = [by_place[place] for place in places]
     scored = []
