@@ -1,4 +1,4 @@
-"""A sweep opened: its config, tasks, machine and run directory, and what of it is to be done."""
+"""An opened sweep: its config, tasks, machine and run directory, and the tasks that must run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ States = dict[str, TaskState[AnyTask]]
 
 @dataclass(frozen=True)
 class Plan:
-    """states: of every task. needed: not done and wanted. start: needed and not alive."""
+    """states: of every task. needed: tasks that must run. start: those of them not alive."""
 
     states: States
     needed: list[AnyTask]
@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass
 class Sweep:
-    """Everything that planning, running and looking at one sweep shares."""
+    """What planning, running and showing one sweep share."""
 
     path: Path
     overrides: tuple[str, ...]
@@ -67,7 +67,7 @@ class Sweep:
 
     @cached_property
     def _tasks_of_stage(self) -> Counter[StageName]:
-        # A trunk is not counted: a cell has as many threads as without one.
+        # Segments of trunks do not count: a cell gets as many threads as without a trunk.
         tasks = self.tasks.graph
         return Counter(t.stage for t in tasks if t.follows is None and t.kind is not TRUNK)
 
@@ -77,7 +77,7 @@ class Sweep:
 
     @cached_property
     def bad_nodes(self) -> list[str]:
-        """Nodes that went down under this sweep again and again."""
+        """Nodes that went down under this sweep twice or more."""
         if self.backend.here:
             return []
         jobs = {j for task in self.tasks.graph for j in killed_jobs(self.run_dir / task.id)}
@@ -87,7 +87,7 @@ class Sweep:
         return observe(self.run_dir, self.tasks.every(), liveness)
 
     def plan(self) -> Plan:
-        """What is to be done so that every cell, and the analysis of them, is done."""
+        """The tasks that must run so that every cell and the analysis are done."""
         plan, analysis = self.plan_of(self.tasks.graph), self.tasks.analysis
         state = plan.states[analysis.id]
         new_losses = any(task.kind is EVALUATE for task in plan.start)
@@ -96,14 +96,14 @@ class Sweep:
         return plan
 
     def plan_of(self, graph: Graph) -> Plan:
-        """What is to be done so that the targets of ``graph`` are done."""
+        """The tasks that must run so that the targets of ``graph`` are done."""
         states = self.observe()
         done = {name for name, state in states.items() if state.state is State.DONE}
         needed = graph.needed(done)
         return Plan(states, needed, [task for task in needed if not states[task.id].alive])
 
     def submission(self, plan: Plan) -> Submission:
-        """The plan as the back end takes it."""
+        """The plan in the form that a back end takes."""
         return Submission(
             name=self.config.name,
             run_dir=self.run_dir,

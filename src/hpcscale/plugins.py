@@ -23,10 +23,10 @@ def installed(group: str) -> dict[str, EntryPoint]:
 def load_class(
     group: str, name: str, base: type[Any], what: str, known: Iterable[str]
 ) -> type[Any]:
-    """The class that ``name`` stands for in ``group``.
+    """The class of the entry point ``name`` in ``group``.
 
-    what: how messages call it. known: names that a message lists. Raises ConfigError where it is
-    not installed, does not load, or is not a ``base``.
+    what: the noun for it in messages. known: the names that a message lists. Raises ConfigError
+    where it is not installed, does not load, or is not a subclass of ``base``.
     """
     points = installed(group)
     if name not in points:
@@ -48,7 +48,7 @@ def load_class(
 
 
 def checked(params: type[Section], given: Mapping[str, Any], place: str) -> Section:
-    """The parameters of a plug-in. Raises ConfigError with a line for each fault."""
+    """The validated parameters of a plug-in. Raises ConfigError with a line for each fault."""
     try:
         return params.model_validate(dict(given))
     except ValidationError as error:
@@ -60,6 +60,6 @@ def checked(params: type[Section], given: Mapping[str, Any], place: str) -> Sect
                 near = difflib.get_close_matches(key, params.model_fields, n=1)
                 hint = f"did you mean `{near[0]}`? " if near else ""
                 known = ", ".join(params.model_fields) or "none"
-                message = f"not a parameter of it; {hint}its parameters: {known}"
+                message = f"there is no such parameter; {hint}parameters: {known}"
             lines.append(f"{place}: {f'`{key}`: ' if key else ''}{message}")
         raise ConfigError("\n".join(lines)) from None

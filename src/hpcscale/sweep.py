@@ -1,4 +1,4 @@
-"""A sweep from its YAML file to work under way: open, plan, check, execute.
+"""A sweep from its YAML file to running tasks: open, plan, check, execute.
 
 ``hpcscale sweep`` calls ``open_sweep``, ``Sweep.plan``, ``check`` (preview/checks.py) and
 ``execute``, in this order.
@@ -40,9 +40,9 @@ def open_sweep(
     site: str | None = None,
     dry_run: bool = False,
 ) -> Sweep:
-    """Read, check and plan ``path``. Raises HpcscaleError before anything is written but caches.
+    """Read and check ``path``, and build its tasks. Raises HpcscaleError; writes only caches.
 
-    executor: the name of a back end, or ``auto``. A dry run needs no scheduler that answers.
+    executor: the name of a back end, or ``auto``. A dry run does not need a scheduler.
     """
     config = load_sweep(path, overrides)
     profile = load_profile(site or config.resources.site)
@@ -54,18 +54,18 @@ def open_sweep(
 
 
 def reopen(run_dir: Path) -> Sweep:
-    """The sweep that a run directory was made from. Raises ConfigError where it is none."""
+    """The sweep of a run directory. Raises ConfigError where ``run_dir`` is not one."""
     file = run_dir / CONFIG
     if not (file.exists() and (run_dir / MANIFEST).exists()):
         raise ConfigError(
             f"{run_dir} is not a run directory (it has no {CONFIG} and {MANIFEST}); "
-            "`hpcscale sweep FILE` prints where its own is"
+            "`hpcscale sweep FILE` prints the one of a sweep file"
         )
     manifest = read_json(run_dir / MANIFEST)
     # The directory may have been moved or mounted elsewhere since.
     here = (f"root={run_dir.absolute().parent}", f"name={run_dir.absolute().name}")
     site = str(run_dir / SITE) if (run_dir / SITE).exists() else manifest["site"]
-    # It is only looked at: the scheduler need not answer here.
+    # The sweep is only read, so that a scheduler need not answer here.
     return open_sweep(file, here, manifest["executor"], site, dry_run=True)
 
 
@@ -78,14 +78,14 @@ def execute(sweep: Sweep, plan: Plan, say: Say, follow: bool) -> bool:
 
 
 def prepare(sweep: Sweep, say: Say) -> bool:
-    """Make what needs the network, and nothing else; True when it is done."""
+    """Run only the tasks that may need the network; True when they are done."""
     targets = sweep.tasks.prepared()
     plan = sweep.plan_of(Graph(targets))
     refuse_outdated(sweep)
     for line in skipped_lines(sweep):
         say(line)
     if not plan.start:
-        say(f"all is prepared in {sweep.run_dir}")
+        say(f"everything is prepared in {sweep.run_dir}")
         return True
     complete = _start(sweep, plan, targets, say) and len(plan.start) == len(plan.needed)
     if complete:
@@ -113,7 +113,7 @@ def _start(sweep: Sweep, plan: Plan, shown: Sequence[AnyTask], say: Say) -> bool
 
 
 def _follow(sweep: Sweep) -> bool:
-    """Watch a submitted sweep until nothing of it is alive. Ctrl-C stops only the watching."""
+    """Watch a submitted sweep until no task waits or runs. Ctrl-C stops only the watching."""
     plan = sweep.plan()
     seen = {name for name, state in plan.states.items() if state.over}
     with Display(sweep.run_dir, sweep.tasks.every(), seen) as display:
@@ -133,5 +133,5 @@ def _follow(sweep: Sweep) -> bool:
 
 
 def cache_directory() -> Path:
-    """Where hashes of source files are kept between calls; nothing there is needed."""
+    """The folder with hashes of source files from earlier calls; it may be deleted."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hpcscale"

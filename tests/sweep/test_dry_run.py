@@ -53,7 +53,7 @@ def test_prepare_makes_the_data_and_no_more(sweep_file: Path, hpcscale: Run) -> 
         "base",
         "pool",
     }
-    assert "all is prepared" in hpcscale("data", "prepare", sweep_file).stdout
+    assert "everything is prepared" in hpcscale("data", "prepare", sweep_file).stdout
     (pool,) = run.glob("data/pool-*")
     assert '"role": "pool"' in hpcscale("data", "inspect", pool, "--verify").stdout
 

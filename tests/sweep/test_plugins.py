@@ -112,7 +112,7 @@ def test_a_filter_of_the_pool(tmp_path: Path, hpcscale: Run, texts: Path) -> Non
     assert "there is no filter `near-duplicate`; did you mean `near-duplicates`?" in refused.stderr
     bad = "data.filters=[{filter: near-duplicates, word: 3}]"
     refused = hpcscale(*words, "--set", bad, check=None, PYTHONPATH=path)
-    assert "data.filters: `near-duplicates`: `word`: not a parameter of it; did you mean" in (
+    assert "data.filters: `near-duplicates`: `word`: there is no such parameter; did you mean" in (
         refused.stderr
     )
 
@@ -130,8 +130,9 @@ def test_faults_of_a_scorer_are_told(tmp_path: Path, hpcscale: Run, sweep_file: 
     module.write_text(whole.replace('"lexicon", {"words"', '"lexicons", {"words"'))
     said = hpcscale(*words, check=None, PYTHONPATH=path)
     assert said.returncode != 0
-    assert "there is no scorer `lexicons`; a method may ask for: perplexity, tracin, lexicon" in (
-        said.stderr
+    assert (
+        "there is no scorer `lexicons`; did you mean `lexicon`? installed: perplexity, tracin"
+        in (said.stderr)
     )
     module.write_text(whole.replace('{"words": self', '{"word": self'))
     said = hpcscale(*words, check=None, PYTHONPATH=path)

@@ -1,4 +1,4 @@
-"""What a filter is: it says which documents of the candidate pool stay in it.
+"""The interface of a filter, which decides which documents stay in the candidate pool.
 
 A package adds a filter by an entry point in the group ``hpcscale.filters`` that names a subclass of
 ``PoolFilter``; docs/adding-a-filter.md shows one. Every stage then reads the filtered pool.
@@ -24,16 +24,17 @@ from hpcscale.plugins import checked, installed, load_class
 from hpcscale.types import Progress
 
 GROUP = "hpcscale.filters"
-#: Entries of a manifest that tell where its documents come from.
+#: Entries of a manifest that describe where its documents come from.
 _ORIGIN = ("tokenizer", "source", "taken", "read", "skipped")
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The documents that a filter chooses from, a row each.
+    """The documents that a filter chooses from, one per row.
 
     ids: uint64 [n]. lengths: int64 [n], tokens with end-of-text. domains: str [n]. text, tokens:
-    the text and the token ids (int64 [length]) of one row. progress(done, total): report it.
+    the text and the token ids (int64 [length]) of one row. progress(done, total): call it to
+    report progress.
     """
 
     ids: npt.NDArray[np.uint64]
@@ -76,7 +77,10 @@ def load_filter(config: FilterConfig) -> PoolFilter:
 def write_part(
     store: TokenStore, keep: npt.NDArray[np.bool_], out: Path, name: str
 ) -> dict[str, Any]:
-    """The documents of ``store`` that stay, as a store in their order; its manifest."""
+    """Write the documents of ``store`` that stay as a store in ``out``, in the same order.
+
+    Returns its manifest.
+    """
     rows = [int(row) for row in np.flatnonzero(keep)]
     facts = {key: store.manifest[key] for key in _ORIGIN if key in store.manifest}
     earlier = store.manifest.get("filtered", [])

@@ -1,8 +1,8 @@
-"""What a scorer is: it gives each document of the pool a number, which methods select by.
+"""The interface of a scorer, which gives each document of the pool a number to select by.
 
 A package adds a scorer by an entry point in the group ``hpcscale.scorers`` that names a subclass of
 ``Scorer``; ``docs/adding-a-method.md`` shows one. The suite runs it in array jobs over shards of
-the pool, on any number of ranks, and continues behind what an interrupted job had scored.
+the pool, on any number of ranks, and continues after the documents that an interrupted job scored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hpcscale.selection.method import NoParams
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents to score, a row each.
+    """Documents to score, one per row.
 
     ids: uint64 [n], stable names. lengths: int64 [n], tokens with end-of-text. domains: str [n].
     text, tokens: the text and the token ids (int64 [length]) of one row.
@@ -53,25 +53,25 @@ class Scorer(ABC):
     Params: ClassVar[type[Section]] = NoParams
     #: Raise it when scores change, so that older ones count as stale.
     version: ClassVar[int] = 1
-    #: Documents a call of ``score``: what an interruption can cost.
+    #: Documents per call of ``score``; an interruption loses one call's scores at most.
     batch: ClassVar[int] = 256
 
     def __init__(self, params: Any) -> None:
         self.params = params
 
     def model(self) -> str | None:
-        """A model that the scorer needs: ``base``, a hub id or a directory; None for none."""
+        """The model that the scorer needs: ``base``, a hub id or a directory; None without one."""
         return None
 
     def flops(self, tokens: int) -> float | None:
-        """Floating-point operations on a model for documents of so many tokens; None where they
-        are not known. Plans and cost tables count them."""
+        """Floating-point operations on a model for documents of ``tokens`` in all; None where they
+        are unknown. Plans and cost tables count them."""
         return 0.0
 
     def open(self, place: Place) -> None:
-        """Load what ``score`` needs, once a process."""
+        """Load what ``score`` needs; called once per process."""
         return
 
     @abstractmethod
     def score(self, documents: Batch) -> npt.NDArray[np.float64]:
-        """A finite number for each document, float64 [n], whatever else is in the batch."""
+        """A finite number for each document, float64 [n], which does not depend on the others."""

@@ -1,4 +1,4 @@
-"""Finding a scorer by the name that a method asks for."""
+"""Find a scorer by the name that a method asks for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hpcscale.selection.method import ScoreRequest
 from hpcscale.selection.scorer import Scorer
 
 GROUP = "hpcscale.scorers"
-#: Scorers that the planner makes of several stages.
+#: Scores that the planner makes in stages of its own, without a scorer class.
 BUILT_IN = ("perplexity", "tracin")
 
 

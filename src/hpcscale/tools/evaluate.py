@@ -1,4 +1,4 @@
-"""Evaluating any model on any eval set, with the numbers that a sweep would give."""
+"""Evaluate any model on any eval set, with the same numbers as a sweep."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EvalData:
 def resolve_eval_data(data: Path, asked: dict[str, Any]) -> EvalData:
     """``data`` is a token store, a run directory or a sweep file; ``asked`` overrides the sweep.
 
-    Raises DataError where it is none of them, or the sweep's eval set is not prepared.
+    Raises DataError where it is neither of these, or the sweep's eval set is not prepared.
     """
     if (data / CONFIG).exists():
         return _of_sweep(reopen(data), asked)
@@ -88,9 +88,9 @@ def evaluate_models(
 
 
 def model_directory(name: str) -> str | Path:
-    """The model that ``name`` stands for: a cell's directory means the model in it.
+    """The directory or hub id of the model ``name``; for a cell's directory, the model in it.
 
-    Raises CheckpointError for a directory without a model.
+    Raises CheckpointError for a directory that does not exist or has no model.
     """
     path = Path(name).expanduser()
     if not path.is_dir():
@@ -103,6 +103,6 @@ def model_directory(name: str) -> str | Path:
         if (candidate / "config.json").exists():
             return candidate
     raise CheckpointError(
-        f"{name} holds no model (no config.json in it or in {path / 'model'}); give a cell's "
-        "directory, or one in Hugging Face format"
+        f"{name} has no model (no config.json in it or in {path / 'model'}); give the directory "
+        "of a cell, or of a model in Hugging Face format"
     )

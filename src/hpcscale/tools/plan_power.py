@@ -1,4 +1,4 @@
-"""What a grid of budgets and seeds can tell apart, and which grid would suffice, as text."""
+"""Which differences a grid of budgets and seeds can detect, and which grid suffices, as text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from scalinglaws.power import (
 class Question:
     """What to plan. ``source`` is a sweep file, a run directory or a CSV of losses.
 
-    Grid, noise and curve come from ``source`` as far as they are None here. budgets: ``1M,4M`` or
+    Values of grid, noise and curve that are None are taken from ``source``. budgets: ``1M,4M`` or
     ``1M:300M:6``. columns: from our names to those of a CSV. effect, noise, reducible: nats.
     """
 
@@ -94,7 +94,7 @@ def _read(source: Path | None, columns: Mapping[str, str]) -> tuple[Design | Non
     pilot = read_inputs(inside if inside.is_dir() else source, columns)
     frame = pilot.losses.frame
     seeds = int(frame.groupby(["method", "budget"]).size().median())
-    # A pilot of one method stands for a comparison with another.
+    # A pilot of one method is planned as a comparison of two.
     methods = max(2, len(pilot.losses.methods))
     return Design(tuple(frame["budget"].unique()), seeds, methods), pilot
 
@@ -115,10 +115,10 @@ def _budgets(text: str) -> tuple[int, ...]:
 def _text(design: Design, known: Basis, effect: Effect) -> str:
     lines = _head(design, known)
     if design.methods > 1:
-        lines += ["", *_seen_lines(design, known, effect)]
+        lines += ["", *_detection_lines(design, known, effect)]
     lines += ["", *_curve_lines(design, known)]
     lines += [
-        f"warning: {said}" for said in design_warnings(design, known.noise, known.curve, [effect])
+        f"warning: {text}" for text in design_warnings(design, known.noise, known.curve, [effect])
     ]
     return "\n".join(lines)
 
@@ -137,7 +137,8 @@ def _head(design: Design, known: Basis) -> list[str]:
     ]
 
 
-def _seen_lines(design: Design, known: Basis, effect: Effect) -> list[str]:
+def _detection_lines(design: Design, known: Basis, effect: Effect) -> list[str]:
+    """The smallest differences that the grid detects, and the chance to detect ``effect``."""
     lines = [f"{'told apart':<24}{'nats':>9}{'tokens':>10}{f'chance to see {effect}':>34}"]
     chances = power(effect, design, known.noise, known.curve)
     for least, chance in zip(
@@ -180,7 +181,7 @@ def _required_lines(design: Design, known: Basis, effect: Effect) -> list[str]:
 
 
 def _curve_lines(design: Design, known: Basis) -> list[str]:
-    """How well one method's curve will be known: as planned, and from a range ten times as wide."""
+    """How well one method's curve will be known: as planned, and with a largest budget of 10x."""
     tokens = design.tokens
     further = replace(design, budgets=tuple({*tokens[:-1], tokens[-1] * 10}))
     lines = ["how well a method's curve will be known (95 %):"]
@@ -191,9 +192,9 @@ def _curve_lines(design: Design, known: Basis) -> list[str]:
             return [f"a method's curve will not be known: {error}"]
         if fit.identified:
             (floor, top), (low, high) = fit.intervals["E"], fit.intervals["beta"]
-            told = f"floor E to +-{(top - floor) / 2:.2g} nats, beta {low:.3g} to {high:.3g}"
+            text = f"floor E to +-{(top - floor) / 2:.2g} nats, beta {low:.3g} to {high:.3g}"
         else:
             loose = [name for name, ends in fit.intervals.items() if not all(map(isfinite, ends))]
-            told = f"not identified: the data do not bound {', '.join(loose)}"
-        lines.append(f"  {name}: {told}")
+            text = f"not identified: the data do not bound {', '.join(loose)}"
+        lines.append(f"  {name}: {text}")
     return lines

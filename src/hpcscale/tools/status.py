@@ -1,4 +1,4 @@
-"""Looking at a run directory from outside, by its own records."""
+"""Show the state of a run directory, from its own records."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def status_text(run_dir: Path, every: bool) -> str:
 
 
 def _line(sweep: Sweep, state: TaskState[AnyTask], ends: Mapping[Job, str]) -> str:
-    """ends: what became of jobs that left neither a result nor an error."""
+    """ends: how jobs ended that left neither a result nor an error."""
     parts = [f"  {state.state.value:<8} {state.task.id}"]
     if state.job and (state.alive or state.job in ends):
         ended = f" ended: {ends[state.job]}" if state.job in ends else ""
@@ -52,7 +52,7 @@ def _line(sweep: Sweep, state: TaskState[AnyTask], ends: Mapping[Job, str]) -> s
 
 
 def follow_run(run_dir: Path) -> None:
-    """A live table until nothing of the sweep is alive."""
+    """Show a live table until no task of the sweep waits or runs."""
     sweep = reopen(run_dir)
     console = Console()
     with Live(console=console, auto_refresh=False, transient=True) as live:

@@ -1,4 +1,4 @@
-"""Validating influence on the data and base model of a run directory."""
+"""Validate influence on the data and base model of a run directory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ Experiment = Literal["noise", "domains", "lds", "counterfactual"]
 
 @dataclass(frozen=True)
 class Request:
-    """``options``: of the experiment, by the names of its options class; None keeps a default.
-    ``lr``, ``global_batch``: of the trainings, in place of the sweep's."""
+    """``options``: by the names of the experiment's options class; None keeps a default.
+    ``lr``, ``global_batch``: replace the sweep's in the trainings. ``longest``: documents with
+    more tokens are left out."""
 
     experiment: Experiment
     variants: Sequence[str]
@@ -38,7 +39,7 @@ def validate(
     run_dir: Path,
     out: Path,
     request: Request,
-    tell: Callable[[str], None],
+    say: Callable[[str], None],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
     """Run one experiment; its tables as text. Writes them, their CSV and a figure into ``out``.
@@ -52,7 +53,7 @@ def validate(
     variants = [Variant.parse(name) for name in request.variants]
     setting, notes = open_setting(run_dir, request)
     for note in notes:
-        tell(f"note: {note}")
+        say(f"note: {note}")
     out.mkdir(parents=True, exist_ok=True)
     run, draw, options = _experiment(request, setting, variants, out / request.experiment, progress)
     write_json(
@@ -81,7 +82,7 @@ def validate(
 def _experiment(
     request: Request, setting: Setting, variants: Sequence[Any], out: Path, progress: Any
 ) -> tuple[Callable[[], Any], Callable[[Any, Path], None], Any]:
-    """What runs the experiment, what draws its result, and its options."""
+    """Functions that run the experiment and draw its result, and its options."""
     from hpcscale.influence.validate import counterfactual, figures, lds, noise, retrieval
 
     report = progress or (lambda *_: None)
@@ -131,7 +132,7 @@ def open_setting(run_dir: Path, request: Request) -> tuple[Setting, list[str]]:
     role: Literal["query", "eval"] = "query"
     if "query" not in stores:
         role = "eval"
-        notes.append("the sweep has no query set (data.query); its eval set stands in for it")
+        notes.append("the sweep has no query set (data.query); its eval set is used instead")
     folders = {
         "pool": _made(sweep, stores["pool"], "candidate pool") / STORE,
         "queries": _made(sweep, stores[role], f"{role} set") / STORE,
@@ -142,7 +143,7 @@ def open_setting(run_dir: Path, request: Request) -> tuple[Setting, list[str]]:
         changed |= {"lr_scaling": "none", "lr_reference_batch": None}
     config = sweep.config
     rows = changed.get("global_batch", config.train.global_batch) // config.data.sequence_length
-    # The sweep's micro-batch may be of many ranks; one that divides changes no result.
+    # The sweep's micro-batch may be for many ranks; any that divides the rows gives equal results.
     changed["micro_batch"] = math.gcd(rows, config.train.micro_batch) or 1
     setting = Setting(
         _made(sweep, sweep.tasks.shared.base, "base model") / MODEL,

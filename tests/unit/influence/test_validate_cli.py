@@ -52,7 +52,7 @@ def test_every_experiment_from_the_command_line(tmp_path: Path, texts: Path, hpc
         language,
         *SMALL,
     )
-    assert "its eval set stands in for it" in shown
+    assert "its eval set is used instead" in shown
     found = rows(out / "noise-auc.csv")
     assert [row["noise"] for row in found] == [
         "shuffled-words",
