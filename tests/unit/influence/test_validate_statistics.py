@@ -152,7 +152,7 @@ def test_a_gettext_catalogue_is_read_as_data(tmp_path: Path) -> None:
     assert text is not None
     assert len(text.splitlines()) == 2000
     path.write_bytes(b"no catalogue")
-    with pytest.raises(DataError, match="no gettext catalogue"):
+    with pytest.raises(DataError, match="is not a gettext catalogue"):
         read_catalogue(path)
 
 

@@ -1,1 +1,1 @@
-"""Whether influence scores are right about the world: experiments with a known answer."""
+"""Experiments with a known answer, which test whether influence scores are correct."""

@@ -1,4 +1,4 @@
-"""BM25 on token ids: what any measure of kinship of texts has to beat."""
+"""BM25 on token ids: the baseline for measures of how related two texts are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bm25(
 ) -> Floats:
     """Score of each document for each query, float64 [documents, queries].
 
-    Sum over the tokens t of the query, as often as they stand there, of
+    Sum over the tokens t of the query, as often as they occur there, of
     idf(t) tf (k1 + 1) / (tf + k1 (1 - b + b |d| / mean |d|)) (Robertson and Zaragoza 2009, eq.
     3.15), with idf(t) = ln(1 + (N - df + 1/2) / (df + 1/2)), which is never negative.
     """
@@ -42,7 +42,7 @@ def bm25(
 
 
 def _counts(texts: Sequence[Tokens], vocab_size: int):  # type: ignore[no-untyped-def]
-    """How often each token stands in each text, sparse [texts, vocabulary]."""
+    """How often each token occurs in each text, sparse [texts, vocabulary]."""
     from scipy.sparse import csr_array
 
     parts = [np.unique(text, return_counts=True) for text in texts]

@@ -1,4 +1,4 @@
-"""Counterfactuals: training on the documents of high influence helps the queries, low hurts."""
+"""Counterfactuals: training on documents of high influence should lower the query loss most."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RANDOM = "random"
 @dataclass(frozen=True)
 class CounterfactualOptions:
     """candidates: documents to choose from. budget: tokens of each arm. queries: documents that
-    influence is measured on, and as many of the same set that it never sees."""
+    influence is measured on; as many others of the query set are held out."""
 
     candidates: int = 800
     budget: int = 30_000
@@ -84,9 +84,9 @@ def counterfactual(
     domain: str | None = None,
     trained: Callable[[int, int], None] | None = None,
 ) -> CounterfactualResult:
-    """Train on top, random and bottom; a seed decides candidates, proxy run and order.
+    """Train on top, random and bottom candidates; a seed decides candidates, proxy run and order.
 
-    The proxy run's documents are no candidates. Raises DataError for too few documents.
+    The proxy run's documents are not candidates. Raises DataError for too few documents.
     """
     losses: dict[str, list[float]] = {}
     unseen: dict[str, list[float]] = {}

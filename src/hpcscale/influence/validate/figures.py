@@ -1,4 +1,4 @@
-"""One figure an experiment."""
+"""One figure for each experiment."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def _dots(
     label: str,
     out: Path,
 ) -> None:
-    """A row a group of points, a point a variant, with its interval and the line of chance."""
+    """One group of points per row, one point with its interval per variant, and a line at 0.5."""
     from scalinglaws.figures.style import COLOURS, MARKERS
 
     def draw(axes: Any) -> None:
         for nth, variant in enumerate(variants):
             found = [value(row, variant) for row in rows]
             places = np.arange(len(rows)) + 0.7 * ((nth + 0.5) / len(variants) - 0.5)
-            # Where colours come again, they come with another marker.
+            # A colour that repeats has another marker.
             colour = COLOURS[nth % len(COLOURS)]
             marker = MARKERS[(nth + nth // len(COLOURS)) % len(MARKERS)]
             _points(axes, found, places, colour, marker, variant)
@@ -95,7 +95,7 @@ def _points(
 
 
 def draw_lds(result: LdsResult, out: Path) -> None:
-    """Bars from 0 with the interval over queries and subsets."""
+    """Bars from 0, with the interval over queries and subsets."""
     found = {name: one.over_both for name, one in result.correlations().items()}
 
     def draw(axes: Any) -> None:
@@ -112,7 +112,7 @@ def draw_lds(result: LdsResult, out: Path) -> None:
 
 
 def draw_counterfactual(result: CounterfactualResult, out: Path) -> None:
-    """A line a seed from the top arm over random to the bottom arm, a panel a variant."""
+    """One panel per variant; one line per seed, from the top arm over random to the bottom arm."""
     variants = list(dict.fromkeys(a.rpartition(" ")[0] for a in result.losses if a != RANDOM))
 
     def draw(panels: Any) -> None:
@@ -124,7 +124,7 @@ def draw_counterfactual(result: CounterfactualResult, out: Path) -> None:
             axes.set_xticks(range(3), ["top", "random", "bottom"])
             axes.set_title(variant, fontsize=8)
             axes.margins(x=0.15)
-        np.atleast_1d(panels)[0].set_ylabel("query loss less random's (nats/token)")
+        np.atleast_1d(panels)[0].set_ylabel("query loss minus random's (nats/token)")
 
     _save(draw, (1.2 + 1.6 * len(variants), 2.6), out, len(variants))
 

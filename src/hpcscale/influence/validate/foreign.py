@@ -1,7 +1,7 @@
-"""Text of another language that a machine already carries.
+"""Text in another language, from files that most machines have.
 
-Programs' translations lie on most Linux systems as gettext catalogues (``.mo``); the translated
-messages of many programs together are hundreds of thousands of words. A catalogue is read as data:
+Most Linux systems have translations of programs as gettext catalogues (``.mo``); the messages of
+many programs together are hundreds of thousands of words. A catalogue is read as data, since
 gettext's own reader would evaluate its plural rule.
 """
 
@@ -21,9 +21,9 @@ _MAGIC = 0x950412DE
 
 
 def read_catalogue(path: Path) -> list[str]:
-    """The translated messages of a ``.mo`` file that are UTF-8 (GNU gettext manual, 10.3).
+    """The translated messages of a ``.mo`` file (GNU gettext manual, 10.3); none if not UTF-8.
 
-    Raises DataError where it is none.
+    Raises DataError where the file is not a catalogue.
     """
     data = path.read_bytes()
     try:
@@ -31,7 +31,7 @@ def read_catalogue(path: Path) -> list[str]:
         count, _, table = struct.unpack(order + "3I", data[8:20])
         places = [struct.unpack_from(order + "2I", data, table + 8 * i) for i in range(count)]
     except (StopIteration, struct.error):
-        raise DataError(f"{path} is no gettext catalogue; give a text file instead") from None
+        raise DataError(f"{path} is not a gettext catalogue; give a text file instead") from None
     messages = []
     for size, begin in places[1:]:  # the first is the header
         try:
@@ -43,7 +43,7 @@ def read_catalogue(path: Path) -> list[str]:
 
 
 def catalogue_text(language: str, folder: Path = CATALOGUES) -> str | None:
-    """The sentences of all catalogues of ``language`` (``de``), shuffled; None for too few."""
+    """The sentences of all catalogues of ``language`` (``de``), shuffled; None where too few."""
     files = sorted((folder / language / "LC_MESSAGES").glob("*.mo"))
     sentences = {m.strip() for path in files for m in read_catalogue(path)}
     chosen = sorted(s for s in sentences if len(s) >= _SENTENCE)
@@ -55,8 +55,8 @@ def catalogue_text(language: str, folder: Path = CATALOGUES) -> str | None:
 def other_language(
     sample: str, file: Path | None = None, languages: Sequence[str] = ("de", "fr", "es")
 ) -> tuple[str, str]:
-    """A name, and text: of ``file``, of the first of ``languages`` that the machine carries, or
-    invented, like ``sample`` in nothing but the lengths of words.
+    """The name and a text of another language: ``file``, or else the first of ``languages`` that
+    this machine has, or else one that is invented from ``sample`` and shares its word lengths.
 
     Raises DataError where the file cannot be read as UTF-8.
     """
@@ -73,10 +73,10 @@ def other_language(
 
 
 def invented_text(sample: str, size: int, seed: int = 0) -> str:
-    """``size`` characters in words that no language has: the letters of ``sample`` follow each
-    other as those of a random permutation of the alphabet would.
+    """``size`` characters in words of no language: a Markov chain of the letters of ``sample``
+    after a random permutation of the alphabet.
 
-    The word lengths and pairs of letters are as regular as a language's, and nothing else is.
+    Only word lengths and pairs of letters are as regular as in a language.
     """
     rng = random.Random(seed)
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]

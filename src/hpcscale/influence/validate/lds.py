@@ -1,4 +1,4 @@
-"""The linear datamodeling score: do sums of influence forecast what retraining does?
+"""The linear datamodeling score: do sums of influence predict the losses of retrained models?
 
 Random half-subsets S of a small candidate set are trained on from the same base model, and the
 loss of each query is measured. The score of a query is Spearman's correlation, over the subsets,
@@ -44,15 +44,15 @@ class LdsOptions:
     def __post_init__(self) -> None:
         if self.candidates < 4 or self.subsets < 3:
             raise ConfigError(
-                f"{self.candidates} candidates and {self.subsets} subsets have no ranks to "
-                "compare; ask for 4 candidates and 3 subsets or more"
+                f"{self.candidates} candidates and {self.subsets} subsets are too few to compare "
+                "ranks; ask for 4 candidates and 3 subsets or more"
             )
 
 
 @dataclass(frozen=True)
 class LdsResult:
-    """``scores``: [candidates, queries] by variant. ``masks``: [subsets, candidates], who was in.
-    ``losses``: [subsets, queries], nats a token; ``base``: [queries], before any training."""
+    """``scores``: [candidates, queries] by variant. ``masks``: [subsets, candidates], the members.
+    ``losses``: [subsets, queries], nats per token; ``base``: [queries], before any training."""
 
     scores: dict[str, Floats]
     masks: Masks
@@ -105,12 +105,15 @@ class LdsResult:
 def datamodeling(
     scores: Mapping[str, Floats], masks: Masks, losses: Floats
 ) -> dict[str, Correlation]:
-    """Per variant, Spearman over subsets a query and its mean; scores [candidates, queries]."""
+    """Spearman's correlation over subsets for each query, and its mean, by variant.
+
+    scores: [candidates, queries]. masks: [subsets, candidates]. losses: [subsets, queries].
+    """
     return {name: mean_spearman((masks @ matrix).T, -losses.T) for name, matrix in scores.items()}
 
 
 def half_subsets(candidates: int, count: int, seed: int) -> Masks:
-    """``count`` rows of which each holds a random half of the candidates, bool."""
+    """Random halves of the candidates, bool [count, candidates]."""
     rng = np.random.default_rng([seed, 0x1D5])
     masks = np.zeros((count, candidates), dtype=np.bool_)
     for row in masks:
@@ -127,11 +130,10 @@ def lds(
     domain: str | None = None,
     trained: Callable[[int, int], None] | None = None,
 ) -> LdsResult:
-    """Score the candidates along a training on all of them, then train on each half-subset.
+    """Score the candidates with a training on all of them, then train on each half-subset.
 
-    ``domain``: of the queries. ``trained(done, total)`` counts the trainings. ``out`` keeps
-    ``masks.npy`` and ``losses.npy`` as in the result. Raises DataError for
-    too few documents.
+    ``domain``: of the queries. ``trained(done, total)`` counts the trainings. ``masks.npy`` and
+    ``losses.npy`` in ``out`` hold the same as the result. Raises DataError for too few documents.
     """
     pool, device = setting.pool, setting.ranks.device
     candidates = setting.take(pool, options.candidates, options.seed)

@@ -1,4 +1,4 @@
-"""Planted noise: a score that is right about the world ranks spoilt documents below clean ones."""
+"""Planted noise: a correct score ranks spoilt documents below clean ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hpcscale.influence.validate.statistics import Interval, auc, mean_interval,
 from hpcscale.influence.variants import Variant
 from hpcscale.types import Floats, Progress
 
-#: The baseline: documents of low loss under the base model on top.
+#: The baseline: documents of low loss under the base model rank on top.
 PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True)
 class NoiseOptions:
-    """documents: clean ones, each with a copy a kind. queries: documents of the query set."""
+    """documents: clean ones, each with one copy per kind. queries: documents of the query set."""
 
     documents: int = 150
     queries: int = 64
@@ -36,9 +36,9 @@ class NoiseOptions:
 
 @dataclass(frozen=True)
 class NoiseResult:
-    """``scores``: float64 [documents] by variant and kind. ``norms``, ``losses``: of the plain
-    gradient at the proxy run, and under the base model, by kind. ``lengths``: tokens.
-    ``trained``: the loss of each query after training on one kind alone, float64 [queries]."""
+    """``scores``: float64 [documents] by variant and kind. ``norms``: of the plain gradients at the
+    proxy run, by kind. ``losses``: under the base model, by kind. ``lengths``: tokens.
+    ``trained``: the loss of each query after training on only one kind, float64 [queries]."""
 
     scores: dict[str, dict[str, Floats]]
     norms: dict[str, Floats]
@@ -51,7 +51,7 @@ class NoiseResult:
         return mean_interval(self.trained[kind] - self.trained[CLEAN])
 
     def auc(self, variant: str, kind: str) -> Interval:
-        """Of ranking noise below the clean documents; 0.5 is chance, 1 always right."""
+        """Of ranking noise below the clean documents; 0.5 is chance, 1 is always correct."""
         of = self.scores[variant]
         return auc(of[CLEAN], of[kind], paired=True)
 
@@ -70,7 +70,7 @@ class NoiseResult:
         return {
             "auc": pivot("AUC of ranking noise below clean documents", "noise", [*areas, *means]),
             "bias": Table(
-                "Spearman of the scores of clean documents with what they should not follow",
+                "Spearman of the scores of clean documents with what they should not depend on",
                 ["variant", "with tokens", "with gradient norm"],
                 [
                     [variant, spearman(of[CLEAN], self.lengths), spearman(of[CLEAN], clean_norms)]
@@ -107,16 +107,16 @@ def noise_check(
 ) -> NoiseResult:
     """Plant noise, score it along with the clean documents, and compare.
 
-    The proxy run learns from other documents of the pool, and sees no noise. The base model is
-    also trained on each kind alone, which tells whether a kind does harm. Writes the planted
+    The proxy run is trained on other documents of the pool, without noise. The base model is also
+    trained on each kind separately, which shows whether the kind is harmful. Writes the planted
     token store and the proxy run into ``out``. Raises DataError for too few documents.
     """
     store, device = setting.pool, setting.ranks.device
-    everything = setting.take(store, options.documents, options.seed)
+    clean = setting.take(store, options.documents, options.seed)
     rest = setting.shuffled(store, options.seed)[options.documents :]
     sample = " ".join(setting.tokenizer.decode(store.tokens(int(i)).tolist()) for i in rest[:200])
     kinds = spoilers(setting.tokenizer, other_language(sample, options.language))
-    planted = plant(store, everything, setting.tokenizer, kinds, out / "planted")
+    planted = plant(store, clean, setting.tokenizer, kinds, out / "planted")
 
     learned = up_to_budget(store, rest, options.proxy_tokens)
     stream = setting.stream(learned, options.seed, budget=options.proxy_tokens)
@@ -127,20 +127,20 @@ def noise_check(
     scores = setting.scores(snapshots, units, queries, variants, progress)
     losses = unit_losses(setting.load(), units, device)
 
-    def apart(values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    def by_kind(values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         return dict(zip((CLEAN, *kinds), values.reshape(-1, options.documents), strict=True))
 
     alone = replace(setting, pool=planted)
     trained = {}
-    for kind, positions in apart(np.arange(planted.n_documents)).items():
+    for kind, positions in by_kind(np.arange(planted.n_documents)).items():
         model = alone.fit(alone.stream(positions, options.seed), options.seed, out / "kind")
         trained[kind] = unit_losses(model, queries, device)
-    by_name = {name: apart(s.mean(1)) for name, s in by_variant(variants, scores).items()}
-    lengths = store.lengths[everything].astype(np.float64)
+    by_name = {name: by_kind(s.mean(1)) for name, s in by_variant(variants, scores).items()}
+    lengths = store.lengths[clean].astype(np.float64)
     return NoiseResult(
-        by_name | {PERPLEXITY: apart(-losses)},
-        apart(scores.norms),
-        apart(losses),
+        by_name | {PERPLEXITY: by_kind(-losses)},
+        by_kind(scores.norms),
+        by_kind(losses),
         lengths,
         trained,
     )

@@ -1,15 +1,14 @@
-"""Documents spoilt in known ways, beside the clean ones that they were made of.
+"""Documents spoilt in known ways, next to the clean ones that they are made from.
 
 =====================  =============================================================
-``shuffled-words``     the words in another order, white space in its place
-``shuffled-letters``   the same of all characters that are no white space
-``repeated``           a span of 4 to 16 tokens, over and over
+``shuffled-words``     the words in another order; white space stays in place
+``shuffled-letters``   the same for all characters that are not white space
+``repeated``           a span of 4 to 16 tokens, repeated
 ``language-de``        real German, from the machine's gettext catalogues
-``invented``           where there are none: words of a Markov chain of letters
+``invented``           without catalogues: words of a Markov chain of letters
 =====================  =============================================================
 
-A spoilt document has the tokens of its source, or is cut to as many; shuffled words alone may
-come out shorter.
+A spoilt document has as many tokens as its source; only shuffled text may have fewer.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def spoilers(tokenizer: Tokenizer, language: tuple[str, str]) -> dict[str, Spoil
 
 
 def shuffle_parts(text: str, pattern: str, rng: random.Random) -> str:
-    """The matches of ``pattern`` in another order, with all between them where it was."""
+    """``text`` with the matches of ``pattern`` in another order; the rest stays in place."""
     parts = re.findall(pattern, text)
     rng.shuffle(parts)
     left = iter(parts)
@@ -62,7 +61,7 @@ def shuffle_parts(text: str, pattern: str, rng: random.Random) -> str:
 
 
 def repeat_span(tokens: list[int], rng: random.Random) -> list[int]:
-    """As many tokens, of one span repeated."""
+    """One span of ``tokens`` repeated to the same number of tokens."""
     size = min(rng.randint(4, 16), max(1, len(tokens) // 3))
     begin = rng.randrange(len(tokens) - size + 1)
     span = tokens[begin : begin + size]
@@ -72,8 +71,8 @@ def repeat_span(tokens: list[int], rng: random.Random) -> list[int]:
 def plant(
     store: TokenStore, positions: Ints, tokenizer: Tokenizer, kinds: dict[str, Spoiler], out: Path
 ) -> TokenStore:
-    """A new token store in ``out``: the documents ``positions``, then a spoilt copy of each of
-    every kind, kind by kind; the domain of each tells what it is."""
+    """A new token store in ``out``: the documents at ``positions``, then spoilt copies of them,
+    kind by kind. The domain of a document is its kind."""
     out.mkdir(parents=True, exist_ok=True)
     writer = StoreWriter(out, store.vocab_size)
     for kind in (CLEAN, *kinds):

@@ -16,15 +16,15 @@ from hpcscale.influence.validate.statistics import Interval
 
 @dataclass(frozen=True)
 class Table:
-    """``rows``: as long as ``columns`` each; a cell that is an Interval becomes three columns of
-    a CSV file."""
+    """``rows``: each as long as ``columns``; a column with an Interval becomes three columns of a
+    CSV file."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
     def text(self) -> str:
-        """Columns of even width, the first to the left."""
+        """The table as text, with aligned columns, the first of them to the left."""
         cells = [list(self.columns), *([_shown(cell) for cell in row] for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
         lines = [self.title]
@@ -68,7 +68,7 @@ def _shown(cell: Any) -> str:
 
 
 def pivot(title: str, corner: str, cells: Iterable[tuple[str, str, Any]]) -> Table:
-    """(row, column, value) as a table, rows and columns in the order of their first coming."""
+    """(row, column, value) as a table; rows and columns in the order of first appearance."""
     found: dict[str, dict[str, Any]] = {}
     columns: dict[str, None] = {}
     for row, column, value in cells:
@@ -79,7 +79,7 @@ def pivot(title: str, corner: str, cells: Iterable[tuple[str, str, Any]]) -> Tab
 
 
 def write_tables(out: Path, name: str, tables: dict[str, Table], notes: Sequence[str]) -> str:
-    """Write each table as ``out/NAME-KEY.csv`` and all as ``out/NAME.txt``; that text."""
+    """Write each table as ``out/NAME-KEY.csv`` and all as ``out/NAME.txt``; returns that text."""
     for key, table in tables.items():
         write_text(out / f"{name}-{key}.csv", table.csv())
     text = "\n\n".join([*(table.text() for table in tables.values()), "\n".join(notes)]).strip()

@@ -1,4 +1,4 @@
-"""Domain retrieval: with queries of one domain, its documents in the pool rank on top."""
+"""Domain retrieval: with queries of one domain, its documents in the pool should rank on top."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hpcscale.influence.validate.statistics import Interval, auc
 from hpcscale.influence.variants import Variant
 from hpcscale.types import Floats, Ints, Progress
 
-#: Fewer queries or documents of a domain than this say nothing about it.
+#: A domain with fewer queries or documents than this is left out.
 _FEWEST = 5
 BASELINES = ("bm25", "perplexity")
 
 
 @dataclass(frozen=True)
 class RetrievalOptions:
-    """documents: of the pool, drawn from all domains alike. queries: of each domain, at most."""
+    """documents: of the pool, equally many of each domain. queries: at most, of each domain."""
 
     documents: int = 500
     queries: int = 32
@@ -35,7 +35,7 @@ class RetrievalOptions:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """``scores``: float64 [documents] by variant or baseline and query domain. ``domains``: of
+    """``scores``: float64 [documents] by variant or baseline, and query domain. ``domains``: of
     each document. ``left_out``: domains with too few queries or documents."""
 
     scores: dict[str, dict[str, Floats]]
@@ -66,13 +66,13 @@ def domain_retrieval(
     out: Path,
     progress: Progress | None = None,
 ) -> RetrievalResult:
-    """Score a part of the pool along the queries of each domain.
+    """Score a part of the pool for the queries of each domain.
 
-    Raises DataError where fewer than two domains have queries and documents enough.
+    Raises DataError where fewer than two domains have enough queries and documents.
     """
     pool, queries = setting.pool, setting.queries
     order = setting.shuffled(pool, options.seed)
-    scored = _alike(pool, order, options.documents)
+    scored = _balanced(pool, order, options.documents)
     rest = order[~np.isin(order, scored)]
     learned = up_to_budget(pool, rest, options.proxy_tokens)
     stream = setting.stream(learned, options.seed, budget=options.proxy_tokens)
@@ -86,7 +86,7 @@ def domain_retrieval(
     if len(asked) < 2:
         raise DataError(
             f"{queries.path} has {len(asked)} domain(s) with {_FEWEST} queries and as many "
-            "documents in the pool, and two are needed; give the query set more domains"
+            "documents in the pool, but two are needed; give the query set more domains"
         )
     snapshots = setting.proxy_run(stream, options.checkpoints, options.seed, out / "proxy")
     together = np.concatenate(list(asked.values()))
@@ -111,8 +111,8 @@ def _domain(store: TokenStore, position: int) -> str:
     return store.domain_names[int(store.domains[position])]
 
 
-def _alike(store: TokenStore, order: Ints, count: int) -> Ints:
-    """The first documents of ``order``, as many of each domain as of another, where it has them."""
+def _balanced(store: TokenStore, order: Ints, count: int) -> Ints:
+    """The first documents of each domain in ``order``, equally many where a domain has them."""
     codes = np.asarray(store.domains)[order]
     share = -(-count // len(store.domain_names))
     return np.concatenate([order[codes == c][:share] for c in range(len(store.domain_names))])

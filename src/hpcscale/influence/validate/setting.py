@@ -1,4 +1,4 @@
-"""What an experiment works on: a base model, documents, and how models are trained on them."""
+"""The setting of an experiment: a base model, documents, and how models are trained on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hpcscale.types import Floats, Ints, Progress
 
 @dataclass(frozen=True)
 class Setting:
-    """``longest``: tokens; longer documents take no part, so that one does not outweigh all."""
+    """``longest``: tokens; longer documents are left out, so that one does not outweigh all."""
 
     model: Path
     pool: TokenStore
@@ -45,14 +45,14 @@ class Setting:
     ranks: Ranks = field(default_factory=Ranks)
 
     def load(self) -> nn.Module:
-        """The base model, fresh."""
+        """A new copy of the base model."""
         return load_model(self.model).to(self.ranks.device)
 
     def units(self, store: TokenStore, positions: Ints) -> DocumentExamples:
         return DocumentExamples(store, positions, self.sequence_length)
 
     def shuffled(self, store: TokenStore, seed: int, domain: str | None = None) -> Ints:
-        """Positions of the documents that may take part, in a seeded order.
+        """Positions of the documents that are not too long, in a seeded order.
 
         Raises DataError for a domain that the store does not have.
         """
@@ -81,7 +81,7 @@ class Setting:
     def stream(
         self, positions: Ints, seed: int, epochs: int = 1, budget: int | None = None
     ) -> PackedStream:
-        """Pool documents in a seeded order, another each epoch, up to ``budget`` tokens."""
+        """Pool documents in a seeded order that differs by epoch, up to ``budget`` tokens."""
         ids = self.pool.ids[positions]
         order = [positions[document_order(ids, seed, epoch)] for epoch in range(epochs)]
         return PackedStream(
@@ -89,11 +89,11 @@ class Setting:
         )
 
     def fit(self, stream: PackedStream, seed: int, out: Path) -> nn.Module:
-        """The base model trained on ``stream``; its metrics go to ``out``, emptied before."""
+        """The base model trained on ``stream``; its metrics go to ``out``, which is emptied."""
         return self._fit(stream, seed, out, None)
 
     def proxy_run(self, stream: PackedStream, count: int, seed: int, out: Path) -> list[Snapshot]:
-        """The ``count`` snapshots of a training on ``stream``, new in ``out``."""
+        """The ``count`` snapshots of a training on ``stream``, in ``out``, which is emptied."""
         intervals = CheckpointSchedule.of(self.train, stream.n_tokens, count)
         self._fit(stream, seed, out, intervals)
         return read_snapshots(out / "snapshots")
@@ -130,9 +130,9 @@ def loaded(
     device: torch.device,
     progress: Progress | None = None,
 ) -> Iterator[Checkpoint]:
-    """The checkpoints of a proxy run one after the other, with the metrics that are asked for.
+    """The checkpoints of a proxy run one after the other, with the metrics that variants need.
 
-    ``progress(done, total)`` counts those that the caller is through with.
+    ``progress(done, total)`` counts the checkpoints that the caller has finished.
     """
     metrics = {v.metric: v.epsilon for v in variants if v.metric != "none"}
     for done, snapshot in enumerate(snapshots, 1):
@@ -158,7 +158,7 @@ def unit_losses(model: nn.Module, units: DocumentExamples, device: torch.device)
 
 
 def up_to_budget(store: TokenStore, order: Ints, tokens: int) -> Ints:
-    """The first documents of ``order`` that together hold ``tokens``, the last one whole.
+    """The first documents of ``order`` that together hold ``tokens`` or more, uncut.
 
     Raises DataError where all of them hold fewer.
     """

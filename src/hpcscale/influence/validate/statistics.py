@@ -41,7 +41,7 @@ def auc(high: Floats, low: Floats, *, paired: bool = False, seed: int = 0) -> In
 
 
 def _counts(rng: np.random.Generator, size: int) -> Floats:
-    """How often each of ``size`` things comes in each of the bootstrap's draws."""
+    """How often each of ``size`` items occurs in each bootstrap draw, [draws, size]."""
     return rng.multinomial(size, np.full(size, 1 / size), DRAWS).astype(np.float64)
 
 
@@ -65,8 +65,8 @@ def spearman_rows(left: Floats, right: Floats) -> Floats:
 def mean_spearman(left: Floats, right: Floats, *, draws: int = 1000, seed: int = 0) -> Correlation:
     """The mean over rows of Spearman's correlation, both of shape [rows, columns].
 
-    Bootstrapped over rows, and over rows and columns together. Equal seeds draw alike, so that
-    draws of two calls may be subtracted.
+    Bootstrapped over rows, and over rows and columns together. Calls with equal seeds use equal
+    draws, so that these may be subtracted.
     """
     rng = np.random.default_rng(seed)
     per_row = spearman_rows(left, right)
@@ -84,7 +84,7 @@ def mean_spearman(left: Floats, right: Floats, *, draws: int = 1000, seed: int =
 @dataclass(frozen=True)
 class Correlation:
     """``per_row``: float64 [rows]. ``over_rows``: bootstrap over rows. ``over_both``: over rows
-    and columns, and ``draws`` those of it."""
+    and columns, from ``draws``."""
 
     per_row: Floats
     over_rows: Interval
@@ -92,7 +92,7 @@ class Correlation:
     draws: Floats
 
     def above(self, other: Correlation) -> Interval:
-        """How much larger than ``other`` of the same table, bootstrapped in pairs."""
+        """The difference to ``other`` of the same table, by a paired bootstrap."""
         difference = self.over_both.value - other.over_both.value
         return _interval(difference, self.draws - other.draws)
 
@@ -109,5 +109,6 @@ def mean_interval(values: Floats) -> Interval:
 
 
 def spearman(left: npt.ArrayLike, right: npt.ArrayLike) -> float:
+    """Spearman's correlation of two vectors of equal length; 0 where one of them is constant."""
     pair: list[Any] = [np.asarray(side, dtype=np.float64)[None] for side in (left, right)]
     return float(spearman_rows(*pair)[0])
