@@ -221,7 +221,7 @@ def test_lds_of_retrained_models(setting: Setting, tmp_path: Path) -> None:
     assert found["dot"].over_rows.low > 0
     assert [row[0] for row in result.tables()["lds"].rows] == list(found)
     figures.draw_lds(result, tmp_path / "lds.png")
-    with pytest.raises(ConfigError, match="no ranks to compare"):
+    with pytest.raises(ConfigError, match="too few to compare ranks"):
         LdsOptions(candidates=2)
 
 
