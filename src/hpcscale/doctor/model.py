@@ -195,7 +195,7 @@ def _fetched_tokenizer(
     """The fetched copy of the tokenizer beside a model; fetching compares its token ids."""
     name, where = "tokenizer ids", Path(source).expanduser()
     if where.is_dir() and not any((where / f).is_file() for f in ("tokenizer.json", "vocab.json")):
-        return None, Finding(name, None, "there is no tokenizer beside the model")
+        return None, Finding(name, None, "the model's directory has no tokenizer")
     try:
         fetch_tokenizer(source, revision, out, reading)
     except HpcscaleError as error:

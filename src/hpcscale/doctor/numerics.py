@@ -63,7 +63,7 @@ def initial_loss(subject: ReferenceRun) -> Finding:
             "model/forward.py",
         )
     if not subject.reads_text:
-        return Finding("initial loss", None, "there is no tokenizer beside the model")
+        return Finding("initial loss", None, "the model's directory has no tokenizer")
     return Finding(
         "initial loss",
         loss < entropy,

@@ -1,4 +1,4 @@
-"""The cost of selection: the tasks behind each method's scores, their FLOPs and device-hours."""
+"""The cost of selection: the tasks for each method's scores, their FLOPs and device-hours."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def collect_costs(run_dir: Path, spec: AnalyseSpec) -> list[Row]:
     stored gradients, which cost far less; empty where those of a task are unknown. device_hours:
     ranks times hours of all attempts, failed ones too; empty where a task has no record of any.
     """
-    behind = {method: set(_behind(run_dir, ids)) for method, ids in _scores(run_dir, spec)}
+    scoring = {method: set(_scoring(run_dir, ids)) for method, ids in _scores(run_dir, spec)}
     rows = []
-    for method, tasks in behind.items():
+    for method, tasks in scoring.items():
         groups: dict[tuple[str, tuple[str, ...]], list[TaskFile]] = {}
         for task_id in sorted(tasks):
             file = read_task_file(run_dir, task_id)
-            others = tuple(m for m in behind if m != method and task_id in behind[m])
+            others = tuple(m for m in scoring if m != method and task_id in scoring[m])
             groups.setdefault((file.stage, others), []).append(file)
         for (stage, others), files in groups.items():
             rows.append(
@@ -59,7 +59,7 @@ def _scores(run_dir: Path, spec: AnalyseSpec) -> Iterator[tuple[str, set[str]]]:
     yield from found.items()
 
 
-def _behind(run_dir: Path, ids: set[str]) -> Iterator[str]:
+def _scoring(run_dir: Path, ids: set[str]) -> Iterator[str]:
     """The finished tasks of scoring that ``ids`` depend on, ``ids`` included; each once."""
     waiting, seen = sorted(ids), set(ids)
     while waiting:

@@ -120,7 +120,7 @@ def _from_files(
     if (directory / RELEASED).exists():
         return TaskState(task, State.RELEASED)
     if siblings.get(task.name, set()) - {task.id}:
-        return TaskState(task, State.STALE, "made from other settings; kept beside the new one")
+        return TaskState(task, State.STALE, "made with other settings; that result is kept")
     return TaskState(task, State.MISSING, job=job)
 
 

@@ -35,7 +35,7 @@ def read_catalogue(path: Path) -> list[str]:
     messages = []
     for size, begin in places[1:]:  # the first is the header
         try:
-            # Plural forms follow each other behind NUL.
+            # Plural forms are separated by NUL.
             messages.append(data[begin : begin + size].decode().partition("\0")[0])
         except UnicodeDecodeError:
             return []

@@ -1,4 +1,4 @@
-"""The tasks behind ``perplexity`` scores: shards of the pool, and their merge."""
+"""The tasks for ``perplexity`` scores: shards of the pool, and their merge."""
 
 from __future__ import annotations
 

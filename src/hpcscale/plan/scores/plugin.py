@@ -1,4 +1,4 @@
-"""The tasks behind the scores of another package's scorer: shards of the pool, and their merge."""
+"""The tasks for the scores of another package's scorer: shards of the pool, and their merge."""
 
 from __future__ import annotations
 

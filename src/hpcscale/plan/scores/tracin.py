@@ -1,4 +1,4 @@
-"""The tasks behind ``tracin`` scores: proxy run -> gradients -> score blocks -> merged scores."""
+"""The tasks for ``tracin`` scores: proxy run -> gradients -> score blocks -> merged scores."""
 
 from __future__ import annotations
 
