@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = [ROOT / "src" / "hpcscale", ROOT / "analysis" / "scalinglaws"]
 Graph = Mapping[str, set[str]]
 
+
 def modules(packages: list[Path]) -> dict[str, Path]:
     """Each module's file by its dotted name."""
     return {
