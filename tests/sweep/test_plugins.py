@@ -46,6 +46,7 @@ def test_a_method_brings_its_scorer(tmp_path: Path, hpcscale: Run, sweep_file: P
     assert "nothing to start" in hpcscale(*words, PYTHONPATH=path).stdout
 
 
+@pytest.mark.slow
 def test_an_interrupted_scorer_continues_behind_what_it_had(
     tmp_path: Path, hpcscale: Run, sweep_file: Path
 ) -> None:
@@ -122,6 +123,7 @@ def texts_of(run: Path, store: TokenStore) -> list[str]:
     return [tokenizer.decode(store.tokens(i).tolist()) for i in range(store.n_documents)]
 
 
+@pytest.mark.slow
 def test_faults_of_a_scorer_are_told(tmp_path: Path, hpcscale: Run, sweep_file: Path) -> None:
     path = install("adding-a-method.md", tmp_path / "site")
     module = Path(path) / "my_package" / "lexicon.py"
