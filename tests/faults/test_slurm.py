@@ -275,7 +275,7 @@ def test_a_node_that_failed_twice_is_left_out(
     assert Ending.of(cell.run) == undisturbed
     lose(cell)
     plan = cell.plan()
-    assert "excluded: node1, which went down 2 times or more under this sweep" in plan
+    assert "excluded: node1, which went down two times or more under this sweep" in plan
     assert "#SBATCH --exclude=node1" in plan
 
 
@@ -288,6 +288,6 @@ def test_a_lead_time_that_is_too_short_is_told(start_slurm: Start) -> None:
     (cell.cell / "attempts.jsonl").write_text(json.dumps(line) + "\n")
     lose(cell)
     assert (
-        "train takes up to 47 s to stop (its longest step and save), but Slurm signals 15 s ahead "
-        "of the end; write signal_seconds: 80 into the site profile\n"
+        "train takes up to 47 s to stop (its longest step and save), but jobs are signalled 15 s "
+        "before the end; write signal_seconds: 80 into the site profile\n"
     ) in cell.plan()
