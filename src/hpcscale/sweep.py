@@ -71,7 +71,7 @@ def reopen(run_dir: Path) -> Sweep:
 
 def execute(sweep: Sweep, plan: Plan, say: Say, follow: bool) -> bool:
     """Start the plan; True when all is done or, for a queue that is not followed, submitted."""
-    started = _start(sweep, plan, [*sweep.tasks.every()], say)
+    started = _start(sweep, plan, sweep.tasks.every(), say)
     if sweep.backend.here:
         return started and len(plan.start) == len(plan.needed)
     return _follow(sweep) if follow else started

@@ -23,7 +23,6 @@ COVERED = {
     "hpcscale.cli.sweep": "sweep/test_local.py",
     "hpcscale.data.archives": "unit/data/test_damage.py",
     "hpcscale.data.hub_tokenizer": "unit/data/test_tokenizer.py",
-    "hpcscale.data.pool_filter": "sweep/test_plugins.py",
     "hpcscale.data.windows": "unit/influence/test_exact.py",
     "hpcscale.influence.capture_blocks": "sweep/test_tracin.py",
     "hpcscale.influence.inspect": "sweep/test_tracin.py",

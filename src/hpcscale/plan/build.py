@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from hpcscale.config.data import Role
 from hpcscale.config.sweep import SweepConfig
 from hpcscale.plan.cells import Arm, base_evaluation, cell_task
 from hpcscale.plan.fingerprints import Sources
 from hpcscale.plan.graph import AnyTask, Graph, Task
-from hpcscale.plan.kinds import ANALYSE, FETCH, GRADIENTS
+from hpcscale.plan.kinds import ANALYSE, FETCH, GRADIENTS, STORE
 from hpcscale.plan.scores.requests import score_tasks
 from hpcscale.plan.shared import Shared, shared_tasks
-from hpcscale.plan.specs import AnalyseSpec, CellRow, EvaluateSpec
+from hpcscale.plan.specs import AnalyseSpec, CellRow, EvaluateSpec, StoreSpec
 from hpcscale.plan.trunk import branch_of, trunk_segments
 from hpcscale.rundir.layout import ANALYSIS
 from hpcscale.selection.registry import load_method
@@ -36,6 +37,11 @@ class SweepTasks:
     def data(self) -> list[AnyTask]:
         """The tokenizer and the token stores."""
         return [self.shared.tokenizer, *self.shared.stores.values()]
+
+    def corpora(self) -> dict[Role, Task[StoreSpec]]:
+        """The task that reads each role's corpus; filters of the pool come after it."""
+        stores = (task for task in self.graph if task.kind is STORE)
+        return {task.spec.role: task for task in stores}
 
     def prepared(self) -> list[AnyTask]:
         """The tasks that may need the network: tokenizer, token stores and fetched models."""

@@ -104,9 +104,10 @@ def _batches_divide(sweep: Sweep) -> None:
 
 def _files_are_not_pointers(sweep: Sweep, plan: Plan) -> None:
     """The corpora of stores that are not done hold content, not pointers to it (Git LFS)."""
-    for role, spec in sweep.config.data.roles().items():
-        if plan.states[sweep.tasks.shared.stores[role].id].state is not State.DONE:
-            sweep.sources.listing(spec).refuse_pointers()
+    roles = sweep.config.data.roles()
+    for role, task in sweep.tasks.corpora().items():
+        if plan.states[task.id].state is not State.DONE:
+            sweep.sources.listing(roles[role]).refuse_pointers()
 
 
 def _context_is_long_enough(sweep: Sweep) -> None:

@@ -97,7 +97,7 @@ def _wrong_results(config: dict[str, Any], sweep: Sweep) -> list[tuple[str, Kind
 
 def _stores_of_damaged_files(sweep: Sweep) -> None:
     """Raises DataError for damage among the first 20 broken records, which a manifest lists."""
-    for role, task in sweep.tasks.shared.stores.items():
+    for role, task in sweep.tasks.corpora().items():
         folder = sweep.run_dir / task.id
         if read_done(folder, task.key) is None:
             continue

@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from hpcscale.atomic import write_done
+from hpcscale.config.types import NoParams
+from hpcscale.data.pool_filter import Pool, PoolFilter
 from hpcscale.errors import ConfigError, DataError
 from hpcscale.opened import Sweep
 from hpcscale.plan.kinds import STORE
@@ -60,6 +64,25 @@ def test_a_store_of_a_damaged_file_is_refused_with_the_way_out(sweep: Sweep) -> 
         "--set name=NAME",
     ):
         assert part in message
+
+
+class Short(PoolFilter):
+    def keep(self, pool: Pool) -> npt.NDArray[np.bool_]:
+        return pool.lengths < 100
+
+
+def test_the_corpus_behind_a_filter_is_looked_at_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcscale.plan.data.load_filter", lambda given: Short(NoParams()))
+    texts = tmp_path / "docs.jsonl"
+    texts.write_text('{"text": "some words"}\n')
+    file = write_sweep(tmp_path, texts)
+    filtered = open_sweep(file, ("data.filters=[short]",), "local")
+    assert filtered.tasks.shared.pool.name == "data/pool-short"
+    finish(open_sweep(file, (), "local"), "pool", [CUT])
+    with pytest.raises(DataError, match=r"data\.pool was read from a damaged file"):
+        refuse_outdated(filtered)
 
 
 def test_a_store_of_other_settings_does_not_matter(sweep: Sweep) -> None:
