@@ -21,12 +21,13 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 
 def load_class(
-    group: str, name: str, base: type[Any], what: str, known: Iterable[str]
+    group: str, name: str, base: type[Any], what: str, known: Iterable[str], place: str = ""
 ) -> type[Any]:
     """The class of the entry point ``name`` in ``group``.
 
-    what: the noun for it in messages. known: the names that a message lists. Raises ConfigError
-    where it is not installed, does not load, or is not a subclass of ``base``.
+    what: the noun for it in messages. known: the names that a message lists. place: what messages
+    begin with. Raises ConfigError where it is not installed, does not load, or is not a subclass of
+    ``base``.
     """
     points = installed(group)
     if name not in points:
@@ -34,16 +35,18 @@ def load_class(
         near = difflib.get_close_matches(name, listed, n=1)
         hint = f"did you mean `{near[0]}`? " if near else ""
         raise ConfigError(
-            f"there is no {what} `{name}`; {hint}installed: {', '.join(listed) or 'none'}"
+            f"{place}there is no {what} `{name}`; {hint}installed: {', '.join(listed) or 'none'}"
         )
     try:
         found = points[name].load()
     except Exception as error:
         raise ConfigError(
-            f"the {what} `{name}` ({points[name].value}) does not load: {error!r}"
+            f"{place}the {what} `{name}` ({points[name].value}) does not load: {error!r}"
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"the {what} `{name}`: {points[name].value} is not a {base.__name__}")
+        raise ConfigError(
+            f"{place}the {what} `{name}`: {points[name].value} is not a {base.__name__}"
+        )
     return found
 
 
@@ -60,6 +63,6 @@ def checked(params: type[Section], given: Mapping[str, Any], place: str) -> Sect
                 near = difflib.get_close_matches(key, params.model_fields, n=1)
                 hint = f"did you mean `{near[0]}`? " if near else ""
                 known = ", ".join(params.model_fields) or "none"
-                message = f"there is no such parameter; {hint}parameters: {known}"
+                message = f"there is no such parameter; {hint}its parameters: {known}"
             lines.append(f"{place}: {f'`{key}`: ' if key else ''}{message}")
         raise ConfigError("\n".join(lines)) from None
