@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from hpcscale.backends.base import Backend
 from hpcscale.errors import ClusterError, ConfigError
@@ -29,25 +28,27 @@ def names() -> list[str]:
 @cache
 def backend(name: str) -> Backend:
     """Raises ConfigError for a back end that is not installed or does not load."""
-    try:
-        if name in _BUILT_IN:
-            module, _, attribute = _BUILT_IN[name].partition(":")
-            made = getattr(importlib.import_module(module), attribute)()
-        else:
-            (point,) = entry_points(group=GROUP, name=name)
-            made = point.load()()
-    except ValueError:
+    if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean `{near[0]}`? " if near else ""
         raise ConfigError(
             f"--executor {name}: there is no such back end; {hint}installed: auto, "
             f"{', '.join(names())}"
-        ) from None
+        )
+    try:
+        made = _point(name).load()()
     except Exception as error:
         raise ConfigError(f"--executor {name}: the back end does not load: {error!r}") from error
     if not isinstance(made, Backend):
         raise ConfigError(f"--executor {name}: {type(made).__name__} is not a Backend")
     return made
+
+
+def _point(name: str) -> EntryPoint:
+    """The first of a name; the suite's own come before those of other packages."""
+    if name in _BUILT_IN:
+        return EntryPoint(name, _BUILT_IN[name], GROUP)
+    return next(iter(entry_points(group=GROUP, name=name)))
 
 
 def choose(name: str, dry_run: bool = False) -> Backend:

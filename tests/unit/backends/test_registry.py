@@ -35,6 +35,13 @@ class Other(Local):
         return {job: "OUT_OF_MEMORY" for job in jobs if job == "2"}
 
 
+class Failing(Local):
+    """A back end whose own settings are wrong."""
+
+    def __init__(self) -> None:
+        raise ValueError("QUEUE_URL is not set")
+
+
 POINTS = {
     "broken": "nowhere_at_all:Queue",
     "number": "math:factorial",
@@ -64,6 +71,8 @@ class _Point:
     def load(self) -> Any:
         if self.name == "other":
             return Other
+        if self.name == "value":
+            return Failing
         return EntryPoint(self.name, POINTS[self.name], "hpcscale.backends").load()
 
 
@@ -95,6 +104,7 @@ def test_an_unknown_name_says_what_was_meant_and_what_there_is(installed: list[s
         ("broken", "the back end does not load: ModuleNotFoundError"),
         ("number", "the back end does not load: TypeError"),
         ("text", "str is not a Backend"),
+        ("value", "the back end does not load: ValueError"),
     ],
 )
 def test_a_back_end_that_is_none_is_refused(installed: list[str], name: str, said: str) -> None:
