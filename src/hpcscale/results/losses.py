@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpcscale.config.sweep import Cell
 from hpcscale.plan.specs import AnalyseSpec
 from hpcscale.results.compute import read_training
 from hpcscale.results.labels import label_of
-from hpcscale.rundir.layout import EVALUATION, name_of
+from hpcscale.rundir.layout import EVALUATION
 from hpcscale.rundir.reading import Row, read_record
 from hpcscale.rundir.task_file import TaskFile, find_task_file
 
@@ -21,7 +22,7 @@ def collect_losses(run_dir: Path, spec: AnalyseSpec) -> tuple[list[Row], list[Ro
         evaluation = read_record(run_dir, cell.evaluation, EVALUATION)
         training = read_training(run_dir, cell.train)
         if evaluation is None or training is None:
-            missing.append(name_of(cell.evaluation[0]).partition("/")[2])
+            missing.append(Cell(cell.method, cell.budget, cell.seed).name)
             continue
         task_id, key = cell.evaluation
         rows.append(
